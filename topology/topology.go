@@ -1,0 +1,326 @@
+// Package topology says what should run. It reads the user's file, resolves it
+// to plain values, checks it and compares it with another; it has no
+// goroutines, no clock and no network.
+//
+// A file becomes a [Topology] in four steps, each in a file of its own: the
+// YAML is read into its node tree, the tree is walked along the one table of
+// keys (which also drives suggestions, the JSON Schema and the reference page),
+// values are interpolated and decoded into the resolved types below with every
+// default filled in, and what they mean together is checked. Every problem found
+// on the way is collected with its place; a Topology exists only if there was none.
+//
+// A Topology is whole and immutable. It is shared freely and never changed:
+// a subsystem is given the next one and compares it with what it runs. Specs
+// are plain data, compared with reflect.DeepEqual.
+package topology
+
+import (
+	"syscall"
+	"time"
+)
+
+// A Topology is everything that should run on this node, with every default
+// resolved and every path absolute. It must not be modified.
+type Topology struct {
+	// Name tells this topology from others in logs; the directory's name unless the file says.
+	Name string
+	// StateDir is where Mainstay keeps what outlives it: generations, logs, its lock.
+	StateDir string
+	// Generation counts accepted topologies. The engine sets it; it is 0 in a
+	// Topology that was only loaded, and no part of any comparison.
+	Generation int
+
+	Services map[string]Service // by name
+	Proxy    Proxy
+	Bus      map[string]Relay  // by name
+	Backups  map[string]Backup // by name
+	Metrics  Metrics
+	Admin    Admin
+}
+
+// Empty is the topology in which nothing runs. Applying it stops everything.
+var Empty = &Topology{}
+
+// A Service is one program in one or more instances, or, when External is set,
+// instances that run elsewhere and are only probed and balanced.
+type Service struct {
+	Name string
+	// Command is the argv of each instance, with per-instance placeholders
+	// ({address} {host} {port} {replica} {service}) still in it. Empty if External is set.
+	// A first word "mainstay" without a slash means the running binary.
+	Command     []Text
+	External    []Upstream
+	Replicas    int
+	Environment map[string]Text // in addition to Mainstay's own environment; placeholders still in it
+	Directory   string          // working directory, absolute
+	User, Group string          // names or ids; empty is Mainstay's own
+	Port        Port
+	Probes      Probes
+	Restart     Restart
+	DependsOn   map[string]Condition // by service name
+	Update      Update
+	StopSignal  syscall.Signal
+	// StopGracePeriod bounds both waits of a stop: for the requests in flight to
+	// finish, and then, after StopSignal, for the process to exit before SIGKILL.
+	StopGracePeriod time.Duration
+
+	// Stopped and Epoch are never in the file; the engine's overrides set them.
+	// Stopped keeps the service at no instances; another Epoch means that every
+	// instance is to be replaced as if its command had changed.
+	Stopped bool
+	Epoch   int
+}
+
+// Routable reports whether requests can be sent to the service's instances.
+func (s Service) Routable() bool { return len(s.External) > 0 || s.Port != PortNone }
+
+// A Text is a string from the file after interpolation. Secret says that a value
+// from ${file:} is in it; then it prints as *** everywhere except through Reveal.
+type Text struct {
+	value  string
+	secret bool
+}
+
+// Plain returns the text s, which may be shown.
+func Plain(s string) Text { return Text{value: s} }
+
+// Secret returns the text s, which is shown as ***.
+func Secret(s string) Text { return Text{value: s, secret: true} }
+
+// Reveal returns the real value. Never print it.
+func (t Text) Reveal() string { return t.value }
+
+// IsSecret reports whether the value must not be shown.
+func (t Text) IsSecret() bool { return t.secret }
+
+// String returns the value, or *** if it is secret.
+func (t Text) String() string {
+	if t.secret {
+		return "***"
+	}
+	return t.value
+}
+
+// MarshalText is String, so that JSON and logs cannot show a secret either.
+func (t Text) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
+// GoString is String, so that %#v cannot show a secret either.
+func (t Text) GoString() string { return t.String() }
+
+// A Port says where an instance listens.
+type Port int
+
+const (
+	PortAuto Port = 0  // each instance is given a free port of its own
+	PortNone Port = -1 // the service listens on nothing that Mainstay knows of: a worker
+	// Any positive value is that fixed port; such a service has one replica.
+)
+
+// An Upstream is an instance that Mainstay does not launch.
+type Upstream struct {
+	Address string // host:port
+	Weight  int    // share of the load relative to its siblings, at least 1
+}
+
+// Probes tell how an instance is doing, with the meaning Kubernetes gives them: startup
+// holds the others back until it first succeeds and restarts the instance when it gives up;
+// readiness decides only whether requests are sent; liveness restarts.
+type Probes struct {
+	Startup   *Probe // nil: none
+	Readiness *Probe // nil: ready once started; a service with a port gets a TCP probe by default
+	Liveness  *Probe // nil: none
+}
+
+// A Probe is one periodic check. Exactly one of HTTPGet, TCP and Exec is set.
+type Probe struct {
+	HTTPGet *HTTPGet
+	TCP     string // host:port to connect to; placeholders {address} {host} {port} still in it
+	Exec    []Text // argv; exit status 0 is success; placeholders still in it
+
+	InitialDelay     time.Duration // before the first try
+	Period           time.Duration // between the starts of tries
+	Timeout          time.Duration // of one try
+	FailureThreshold int           // failures in a row that count
+	SuccessThreshold int           // successes in a row that count
+}
+
+// HTTPGet succeeds when a GET of Path at Address answers with a status from 200 to 399.
+type HTTPGet struct {
+	Address string // host:port; "{address}" unless the file says another
+	Path    string
+	Host    string // Host header; empty is the address
+}
+
+// Restart says what follows when an instance ends by itself.
+type Restart struct {
+	Policy  RestartPolicy
+	Backoff Backoff
+}
+
+type RestartPolicy string
+
+const (
+	RestartAlways    RestartPolicy = "always"
+	RestartOnFailure RestartPolicy = "on-failure" // not after exit status 0
+	RestartNever     RestartPolicy = "never"
+)
+
+// A Backoff is the wait before a restart: Initial, doubled each time up to Max, with 10 %
+// of jitter, and Initial again once an instance has run for ResetAfter.
+type Backoff struct {
+	Initial, Max, ResetAfter time.Duration
+}
+
+// A Condition is what a dependency must have reached before its dependent first starts.
+type Condition string
+
+const (
+	ConditionStarted   Condition = "started"   // a process is running
+	ConditionReady     Condition = "ready"     // at least one instance is ready
+	ConditionCompleted Condition = "completed" // ended with exit status 0
+)
+
+// An Update says how the instances of a changed service are replaced.
+type Update struct {
+	Order       UpdateOrder
+	Parallelism int           // instances replaced at once, at least 1
+	MinReady    time.Duration // how long a new instance must stay ready before the old one is drained
+	Deadline    time.Duration // a new instance not ready by then is given up
+}
+
+type UpdateOrder string
+
+const (
+	StartFirst UpdateOrder = "start-first" // the new instance is ready before the old one is drained
+	StopFirst  UpdateOrder = "stop-first"  // never two at once: for one writer of a directory
+)
+
+// A Proxy is where requests come in and where they go.
+type Proxy struct {
+	Listeners      map[string]Listener // by name
+	TrustedProxies []string            // CIDR prefixes whose X-Forwarded-* are believed
+	Routes         []Route             // first match wins
+}
+
+// A Listener accepts HTTP on one address.
+type Listener struct {
+	Name          string
+	Address       string // host:port; an empty host is every interface
+	TLS           *TLS   // nil: plain
+	RedirectHTTPS bool   // answer every request with a redirect to https
+}
+
+// TLS names the PEM files of a listener's certificate chain and key.
+type TLS struct {
+	Certificate, Key string
+	// Digest is the SHA-256 of both files' contents when the topology was loaded, so
+	// that a renewed certificate is a change.
+	Digest string
+}
+
+// A Route sends the requests that it matches to a service.
+type Route struct {
+	Host            string // lower case, without port; empty matches every host; "*.example.com" every one label below
+	PathPrefix      string // segment-wise: /api matches /api and /api/x, not /apix; "/" matches all
+	Service         string
+	Timeouts        Timeouts
+	Retries         Retries
+	StripPrefix     string // removed from the path before the request is sent on; empty: nothing
+	RequestHeaders  HeaderEdits
+	ResponseHeaders HeaderEdits
+}
+
+// Timeouts bound one attempt at an instance.
+type Timeouts struct {
+	Connect        time.Duration // to establish the connection
+	ResponseHeader time.Duration // from the request sent to the response's header
+	Idle           time.Duration // without a byte in either direction, once the header has come
+}
+
+// Retries bound how often a request is sent to another instance.
+type Retries struct {
+	Attempts int // further attempts after the first; 0: none
+	On       []RetryCondition
+}
+
+type RetryCondition string
+
+const (
+	RetryConnectFailure RetryCondition = "connect_failure" // nothing was sent: safe for every method
+	RetryReset          RetryCondition = "reset"           // the connection died before a response byte: idempotent methods only
+)
+
+// HeaderEdits change a header on its way: Remove, then Set, then Add. Names are canonical.
+type HeaderEdits struct {
+	Set, Add map[string]string
+	Remove   []string
+}
+
+// A Relay is one ZeroMQ XSUB/XPUB relay.
+type Relay struct {
+	Name        string
+	Publishers  string // tcp://host:port that publishers connect to; host * is every interface
+	Subscribers string // tcp://host:port that subscribers connect to
+	Queue       Queue
+}
+
+// A Queue bounds what waits for one subscriber.
+type Queue struct {
+	Limit    int64 // bytes
+	WhenFull QueuePolicy
+}
+
+type QueuePolicy string
+
+const (
+	DropNewest QueuePolicy = "drop_newest" // the message that does not fit
+	DropOldest QueuePolicy = "drop_oldest" // those that wait longest, until it fits
+	Disconnect QueuePolicy = "disconnect"  // the subscriber
+)
+
+// A Backup is what is copied where, when, and for how long it is kept.
+type Backup struct {
+	Name         string
+	Service      string   // whose data this is; may be empty
+	Paths        []string // absolute
+	Repository   string   // file:///absolute/path or s3://bucket/prefix?endpoint=URL&region=R&path_style=true
+	PasswordFile string   // absolute
+	Schedule     string   // five cron fields in local time, or empty: only by hand
+	Retention    Retention
+}
+
+// Retention counts the snapshots that are kept, as restic's forget does. All zero keeps every one.
+type Retention struct {
+	KeepLast, KeepHourly, KeepDaily, KeepWeekly, KeepMonthly, KeepYearly int
+}
+
+// Metrics says where /metrics is served.
+type Metrics struct {
+	Address string // host:port; empty: nowhere but on the admin socket
+}
+
+// Admin says where the API is served.
+type Admin struct {
+	Socket string // path of the unix socket, absolute
+	Mode   uint32 // its permission bits
+	Group  string // its group; empty: Mainstay's own
+}
+
+// An Instance names one running copy of a service to whoever sends it work.
+type Instance struct {
+	Service string
+	// ID tells instances apart for as long as Mainstay runs, "web/2" with a suffix
+	// ("web/2.7") that differs for each process that has filled that place.
+	ID      string
+	Replica int    // from 1
+	Address string // host:port
+	Weight  int    // at least 1
+}
+
+// Quiet returns t without listeners: the step before stopping, in which requests finish
+// while the processes that answer them still run.
+func (t *Topology) Quiet() *Topology {
+	q := *t
+	q.Proxy.Listeners = nil
+	return &q
+}
