@@ -1,6 +1,6 @@
 module mainstay
 
-go 1.26
+go 1.26.0
 
 require (
 	github.com/adhocore/gronx v1.20.4
