@@ -1,0 +1,45 @@
+# make          builds build/mainstay
+# make test     brings in the peers that tests talk to, then runs every test with the race detector
+# make lint     gofmt, go vet, staticcheck
+# make soak     the long tests and a minute of fuzzing for each parser
+# make bench    benchmarks; they print, they do not judge
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+FUZZTIME ?= 60s
+
+.PHONY: build test lint soak fuzz bench peers clean
+.DEFAULT_GOAL := build
+
+build:
+	CGO_ENABLED=0 go build -trimpath -ldflags "-X mainstay/cli.version=$(VERSION)" -o build/mainstay .
+
+# Debian packages and the S3 server. What cannot be installed is missing, and its tests
+# say that they were skipped; under CI=true they fail instead.
+peers:
+	testdata/peers/install
+
+test: peers
+	go test -race -timeout 9m ./...
+
+lint:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
+	go vet ./...
+	go tool -modfile=tools/go.mod staticcheck ./...
+
+soak: peers fuzz
+	MAINSTAY_SOAK=1 go test -race -timeout 2h ./...
+
+# Go runs one fuzz target at a time.
+fuzz:
+	@for file in $$(grep -rl --include='*_test.go' '^func Fuzz' .); do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$file); do \
+			echo "$$target in $$(dirname $$file)"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./$$(dirname $$file) || exit 1; \
+		done; \
+	done
+
+bench:
+	go test -run '^$$' -bench . -benchmem ./...
+
+clean:
+	rm -rf build
