@@ -1,15 +1,155 @@
 // Package logfile is a file for lines that stays within a bound. It knows nothing of what is written.
+//
+// A File appends to path until the next write would take it past its limit, then
+// renames: path becomes path.1, path.1 becomes path.2, and the oldest is removed. What
+// is written in one call is never split over two files and never left half written, so
+// whoever writes whole lines finds whole lines. A full disk, a missing directory
+// and a file that somebody deleted cost what is written meanwhile and nothing else: each
+// write tries again.
+//
+// A File has no goroutine. Its lock is held while it writes, and never while
+// somebody reads.
 package logfile
 
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+)
+
 // A File is appended to and rotated by rename: path, then path.1, path.2 and so on. It is safe for concurrent use.
-type File struct{}
+type File struct {
+	path  string
+	limit int64
+	keep  int
+
+	mu     sync.Mutex
+	file   *os.File // nil when it could not be opened again after a rotation
+	size   int64
+	closed bool
+}
 
 // Open opens path for appending, creating it and its directory. A Write that would take the file past
 // limit bytes goes to a new one; keep old ones are kept beside it.
-func Open(path string, limit int64, keep int) (*File, error) { return nil, nil }
+func Open(path string, limit int64, keep int) (*File, error) {
+	f := &File{path: path, limit: limit, keep: keep}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.openLocked(); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
 
 // Write appends p whole to one file. On an error (a full disk) p is lost and the next Write tries again.
-func (f *File) Write(p []byte) (int, error) { return 0, nil }
+func (f *File) Write(p []byte) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return 0, fmt.Errorf("write %s: %w", f.path, os.ErrClosed)
+	}
+	if err := f.readyLocked(int64(len(p))); err != nil {
+		return 0, err
+	}
+	n, err := f.file.Write(p)
+	if err != nil {
+		// Half a line is worse than none.
+		if n > 0 && f.file.Truncate(f.size) != nil {
+			f.size += int64(n)
+		}
+		return 0, err
+	}
+	f.size += int64(n)
+	return n, nil
+}
 
 // Close closes the file.
-func (f *File) Close() error { return nil }
+func (f *File) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
+	return f.dropLocked()
+}
+
+// readyLocked makes f.file one that n more bytes may be written to.
+func (f *File) readyLocked(n int64) error {
+	if f.file != nil && f.unlinkedLocked() {
+		f.dropLocked()
+	}
+	if f.file == nil {
+		if err := f.openLocked(); err != nil {
+			return err
+		}
+	}
+	if f.size == 0 || f.size+n <= f.limit {
+		return nil
+	}
+	if err := f.rotateLocked(); err != nil {
+		return err
+	}
+	return f.openLocked()
+}
+
+func (f *File) openLocked() error {
+	if err := os.MkdirAll(filepath.Dir(f.path), 0o750); err != nil {
+		return err
+	}
+	file, err := os.OpenFile(f.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+	if err != nil {
+		return err
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return errors.Join(err, file.Close())
+	}
+	f.file, f.size = file, info.Size()
+	return nil
+}
+
+func (f *File) dropLocked() error {
+	if f.file == nil {
+		return nil
+	}
+	err := f.file.Close()
+	f.file, f.size = nil, 0
+	return err
+}
+
+// unlinkedLocked reports whether somebody removed the file under us, so that what is written now would be in no directory.
+func (f *File) unlinkedLocked() bool {
+	info, err := f.file.Stat()
+	if err != nil {
+		return true
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && stat.Nlink == 0
+}
+
+// rotateLocked renames what is kept one place up. The rename of path itself comes last: if one fails, path
+// is still what it was and the next Write tries again.
+func (f *File) rotateLocked() error {
+	for i := f.keep; i > 0; i-- {
+		err := os.Rename(f.old(i-1), f.old(i))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	if f.keep <= 0 {
+		if err := os.Remove(f.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return f.dropLocked()
+}
+
+// old returns the path of the file that was rotated i times.
+func (f *File) old(i int) string {
+	if i == 0 {
+		return f.path
+	}
+	return f.path + "." + strconv.Itoa(i)
+}
