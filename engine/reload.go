@@ -1,0 +1,245 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"reflect"
+	"time"
+
+	"mainstay/topology"
+)
+
+// start takes hold of the state directory and applies the first topology: what the source says or, if that has
+// problems, the newest good generation. The state directory is held until the file returned is closed.
+func (e *Engine) start(ctx context.Context) (_ *os.File, err error) {
+	o := Outcome{Time: time.Now(), Origin: OriginStart, Result: ResultApplied}
+	d, err := e.load(ctx)
+	var kept generation // which runs again; none yet
+	if d.problems.Failed() {
+		if kept, d.topology = e.fallback(d.files); d.topology == nil {
+			return nil, err
+		}
+		o.Result = ResultInvalid
+	} else if err != nil {
+		return nil, err
+	}
+
+	lock, err := lockStateDir(d.topology.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			lock.Close()
+		}
+	}()
+	e.generations = generationsIn(e.log, d.topology.StateDir)
+	if err := e.generations.open(); err != nil {
+		return nil, err
+	}
+	if o.Result == ResultApplied {
+		if newest, t := e.generations.newest(); t != nil && same(t, d.topology) {
+			kept = newest
+		}
+	}
+	fresh := kept.Number == 0
+	if fresh {
+		kept.Number, kept.Time = e.generations.last+1, o.Time
+	}
+	d.topology.Generation = kept.Number
+
+	if err := e.apply(ctx, topology.Empty, d.topology); err != nil {
+		return nil, err
+	}
+	if fresh {
+		e.keep(d)
+	}
+	v := view{topology: d.topology, file: d.topology}
+	v.status = Status{Name: d.topology.Name, Generation: kept.Number, Since: kept.Time, Files: d.paths()}
+	o.Problems = d.problems
+	if o.Result == ResultInvalid {
+		v.status.Fallback = fmt.Sprintf("generation %d, accepted %s, runs instead of the file: %s",
+			kept.Number, kept.Time.Format(time.RFC3339), firstError(d.problems))
+		e.log.Warn("older generation started instead of the file", "generation", kept.Number, "accepted", kept.Time)
+	}
+	e.conclude(v, &o)
+	return lock, nil
+}
+
+// fallback returns the newest good generation in the state directory that files name, and its topology; nil if there is none.
+func (e *Engine) fallback(files []topology.File) (generation, *topology.Topology) {
+	stateDir, _ := topology.Locate(files)
+	if stateDir == "" {
+		return generation{}, nil
+	}
+	kept, t := generationsIn(e.log, stateDir).newest()
+	if t != nil && t.StateDir != stateDir {
+		e.log.Warn("generation skipped", "generation", kept.Number,
+			"err", fmt.Sprintf("its state directory is %s, the file's is %s", t.StateDir, stateDir))
+		return generation{}, nil
+	}
+	return kept, t
+}
+
+// Reload loads the source and applies it if it says something new. It is safe for concurrent use; calls
+// wait for each other, and before Started for the first topology. origin says who asked: watch, SIGHUP, api. Once it
+// has begun to apply, ctx does not cut it short. The error is [topology.Problems], the source's, a refusal or
+// [ErrStopped]; the log tells every outcome, so the caller need not.
+func (e *Engine) Reload(ctx context.Context, origin string) (Outcome, error) {
+	if err := e.take(ctx); err != nil {
+		return Outcome{}, err
+	}
+	defer e.give()
+	v := *e.view.Load()
+	o := Outcome{Time: time.Now(), Origin: origin}
+	err := e.reload(ctx, &v, &o)
+	if problems := (topology.Problems{}); err != nil && !errors.As(err, &problems) {
+		o.Error = err.Error()
+	}
+	e.conclude(v, &o)
+	return o, err
+}
+
+// reload makes what the source says so, and changes v and o accordingly.
+func (e *Engine) reload(ctx context.Context, v *view, o *Outcome) error {
+	d, err := e.load(ctx)
+	o.Problems = d.problems
+	if err != nil {
+		o.Result = ResultInvalid
+		return err
+	}
+	if same(v.file, d.topology) {
+		o.Result = ResultUnchanged
+		v.status.Fallback = ""
+		return nil
+	}
+	d.topology.Generation = e.generations.last + 1
+	laid := v.overrides.carry(v.file, d.topology)
+	next := laid.over(d.topology)
+	o.Changes = topology.Plan(v.topology, next)
+	if err := manual(o.Changes); err != nil {
+		o.Result = ResultRefused
+		return err
+	}
+	if err := e.apply(ctx, v.topology, next); err != nil {
+		o.Result = ResultRefused
+		return err
+	}
+	o.Result = ResultApplied
+	e.keep(d)
+	for name := range v.overrides.describe(v.file) {
+		if _, ok := laid.describe(d.topology)[name]; !ok {
+			e.log.Info("override dropped", "service", name)
+		}
+	}
+	v.topology, v.file, v.overrides = next, d.topology, laid
+	v.status = Status{
+		Name: next.Name, Generation: next.Generation, Since: o.Time, Files: d.paths(),
+		LastGood: v.status.LastGood, Overrides: laid.describe(d.topology),
+	}
+	return nil
+}
+
+// conclude makes v, with the outcome in it, what everyone sees, and tells the log and the metrics.
+func (e *Engine) conclude(v view, o *Outcome) {
+	o.Generation = v.status.Generation
+	o.TookSeconds = time.Since(o.Time).Seconds()
+	if o.good() {
+		v.status.LastGood = o.Time
+	}
+	v.status.LastReload = *o
+	e.view.Store(&v)
+	e.metrics.reloads.WithLabelValues(o.Result).Inc()
+
+	log := e.log.With("origin", o.Origin, "generation", o.Generation)
+	switch o.Result {
+	case ResultUnchanged:
+		log.Debug("topology unchanged")
+		return
+	case ResultApplied:
+		log.Info("topology applied", "changes", len(o.Changes), "took_seconds", o.TookSeconds)
+	default:
+		log.Warn("topology not applied", "result", o.Result, "problems", len(o.Problems), "err", o.Error)
+	}
+	for _, problem := range o.Problems {
+		log.Warn("problem in topology", "problem", problem.String())
+	}
+}
+
+// Plan returns what a Reload would change now, without any effect, and the file's warnings; or, as the error, the
+// file's [topology.Problems]. It waits for nobody.
+func (e *Engine) Plan(ctx context.Context) ([]topology.Change, topology.Problems, error) {
+	d, err := e.load(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	v := e.view.Load()
+	return topology.Plan(v.topology, v.overrides.carry(v.file, d.topology).over(d.topology)), d.problems, nil
+}
+
+// A draft is what the source said at one moment.
+type draft struct {
+	files    []topology.File
+	topology *topology.Topology // nil if the problems have an error
+	problems topology.Problems
+}
+
+// load returns what the source says now. The error is the source's, or the draft's problems.
+func (e *Engine) load(ctx context.Context) (draft, error) {
+	files, err := e.source.Load(ctx)
+	if err != nil {
+		return draft{}, err
+	}
+	d := draft{files: files}
+	d.topology, d.problems = topology.Parse(files)
+	if d.problems.Failed() {
+		return d, d.problems
+	}
+	return d, nil
+}
+
+func (d draft) paths() []string {
+	var paths []string
+	for _, f := range d.files {
+		paths = append(paths, f.Path)
+	}
+	return paths
+}
+
+// keep keeps d as the generation that its topology says. That it runs is worth more than its copy: if it cannot be
+// written (a full disk), the log says so and a start with a broken file will find the one before.
+func (e *Engine) keep(d draft) {
+	if err := e.generations.add(d.topology.Generation, d.files); err != nil {
+		e.log.Error("generation not kept", "generation", d.topology.Generation, "err", err)
+	}
+}
+
+// same reports whether a and b ask for the same.
+func same(a, b *topology.Topology) bool {
+	x, y := *a, *b
+	x.Generation, y.Generation = 0, 0
+	return reflect.DeepEqual(x, y)
+}
+
+// manual returns why changes need a restart of Mainstay, nil if none does.
+func manual(changes []topology.Change) error {
+	var err error
+	for _, c := range changes {
+		if c.Class == topology.ClassManual {
+			err = errors.Join(err, fmt.Errorf("change %s: needs a restart of mainstay: %s", c.Path, c.Reason))
+		}
+	}
+	return err
+}
+
+// firstError returns the first problem that is an error, as one line.
+func firstError(problems topology.Problems) string {
+	for _, p := range problems {
+		if p.Severity == "error" {
+			return p.String()
+		}
+	}
+	return ""
+}
