@@ -1,4 +1,16 @@
 // Mainstay holds a small fleet of services up: one file, one process.
 package main
 
-func main() {}
+import (
+	_ "embed"
+	"os"
+
+	"mainstay/cli"
+)
+
+//go:embed topology.yaml
+var example []byte
+
+func main() {
+	os.Exit(cli.Main(os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, example))
+}

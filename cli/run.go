@@ -1,0 +1,201 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"mainstay/admin"
+	"mainstay/backup"
+	"mainstay/bus"
+	"mainstay/engine"
+	"mainstay/proxy"
+	"mainstay/supervisor"
+)
+
+func (c *cli) runCommand() *cobra.Command {
+	var logs logFlags
+	command := &cobra.Command{
+		Use:   "run",
+		Short: "Run the topology in the foreground",
+		Long: `Run starts what the topology says, keeps it running and follows the file as it changes.
+Where there is no topology.yaml and no --file, the built-in example runs: a small web shop.
+
+Signals: SIGHUP reads the file again; SIGINT (Ctrl-C) and SIGTERM stop everything in order,
+letting requests finish, and exit with 0; a second one kills every service's process
+group at once and exits with 1.`,
+		Example: `  mainstay run
+  mainstay run --file base.yaml --file production.yaml
+  mainstay run --log-format json 2>> mainstay.log`,
+		Args: takes(0, 0),
+		RunE: func(*cobra.Command, []string) error {
+			log, err := logs.logger(c.Err)
+			if err != nil {
+				return err
+			}
+			source, err := c.source(log)
+			if err != nil {
+				return err
+			}
+			fleet := newFleet(log, source)
+			return fleet.hold(
+				func(ctx context.Context) error {
+					return fleet.window.Serve(ctx, fleet.engine, fleet.engine.Topology().Admin)
+				},
+				func(ctx context.Context) error { return c.announce(ctx, fleet) },
+			)
+		},
+	}
+	c.takesFiles(command)
+	logs.register(command)
+	return command
+}
+
+// source returns where the topology comes from.
+func (c *cli) source(log *slog.Logger) (engine.Source, error) {
+	paths, isExample := c.paths()
+	if !isExample {
+		return engine.Files(log, paths...), nil
+	}
+	file, err := c.exampleFile()
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(c.Err, "There is no ./%s here: running the built-in example, a small web shop. Its state is in ./.mainstay.\n", defaultFile)
+	return engine.Static(file), nil
+}
+
+// A fleet is all the rooms, joined to each other.
+type fleet struct {
+	engine     *engine.Engine
+	supervisor *supervisor.Supervisor
+	window     *admin.Admin
+}
+
+// newFleet joins the rooms. Nothing runs yet.
+func newFleet(log *slog.Logger, source engine.Source) *fleet {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	reg := prometheus.WrapRegistererWithPrefix("mainstay_", registry)
+
+	relays := bus.New(log, reg)
+	snapshots := backup.New(log, reg)
+	requests := proxy.New(log, reg)
+	processes := supervisor.New(log, reg, requests) // requests is told which instances may receive them
+	window := admin.New(log, reg, registry, build(), admin.Rooms{
+		Supervisor: processes,
+		Proxy:      requests,
+		Bus:        relays,
+		Backup:     snapshots,
+	})
+
+	return &fleet{
+		engine: engine.New(log, reg, source,
+			engine.Stage{Name: "bus", Subsystem: relays},
+			engine.Stage{Name: "backup", Subsystem: snapshots},
+			engine.Stage{Name: "proxy", Subsystem: requests},
+			engine.Stage{Name: "metrics", Subsystem: window},
+			engine.Stage{Name: "supervisor", Subsystem: processes}, // last: what refuses comes before what touches processes
+		),
+		supervisor: processes,
+		window:     window,
+	}
+}
+
+// hold keeps the fleet up until a signal ends it, and returns when nothing runs any more. The tasks
+// begin when the first topology has been applied. Their context is done only after
+// everything has stopped, so that the window shows how far a stop has come; a task's error stops the fleet.
+func (f *fleet) hold(tasks ...func(ctx context.Context) error) error {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+
+	running, stop := context.WithCancel(context.Background())
+	up, down := context.WithCancel(context.Background())
+	var g errgroup.Group
+	g.Go(func() error {
+		defer down()
+		defer stop()
+		return f.engine.Run(running)
+	})
+	for _, task := range tasks {
+		g.Go(func() error {
+			select {
+			case <-f.engine.Started():
+			case <-up.Done():
+				return nil
+			}
+			err := task(up)
+			if err != nil {
+				stop()
+			}
+			return err
+		})
+	}
+	g.Go(func() error {
+		for {
+			select {
+			case <-up.Done():
+				return nil
+			case s := <-signals:
+				switch {
+				case s == syscall.SIGHUP:
+					// The engine logs how it went. Signals that come meanwhile are obeyed.
+					g.Go(func() error { f.engine.Reload(running, engine.OriginSIGHUP); return nil })
+				case running.Err() == nil:
+					stop()
+				default:
+					f.kill()
+					os.Exit(ExitFailed)
+				}
+			}
+		}
+	})
+	return g.Wait()
+}
+
+// kill ends the process groups of all instances, as a last resort: nothing is drained and nothing waited for.
+func (f *fleet) kill() {
+	for _, service := range f.supervisor.Status() {
+		for _, instance := range service.Instances {
+			if instance.PID > 0 {
+				syscall.Kill(-instance.PID, syscall.SIGKILL)
+			}
+		}
+	}
+}
+
+// logFlags are how a command logs.
+type logFlags struct{ format, level string }
+
+func (l *logFlags) register(command *cobra.Command) {
+	command.Flags().StringVar(&l.format, "log-format", "text", "`FORMAT` of the log on stderr: text or json")
+	command.Flags().StringVar(&l.level, "log-level", "info", "lowest `LEVEL` that is logged: debug, info, warn or error")
+	command.RegisterFlagCompletionFunc("log-format", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	command.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions([]string{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func (l *logFlags) logger(w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(l.level)); err != nil {
+		return nil, fail(ExitUsage, "--log-level %s: want debug, info, warn or error", l.level)
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch l.format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, options)), nil
+	default:
+		return nil, fail(ExitUsage, "--log-format %s: want text or json", l.format)
+	}
+}

@@ -1,0 +1,80 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mainstay/admin"
+	"mainstay/supervisor"
+)
+
+// waitFlags are how long a command waits for what it has begun.
+type waitFlags struct {
+	wait    bool
+	timeout time.Duration
+}
+
+func (w *waitFlags) register(command *cobra.Command) {
+	command.Flags().BoolVar(&w.wait, "wait", false, "wait until it is ready; exit 1 if that fails, 5 if it takes too long")
+	command.Flags().DurationVar(&w.timeout, "timeout", 5*time.Minute, "how long to `WAIT` with --wait")
+}
+
+// await waits, if it is asked to, until the named services (none: all) are what they are meant to be.
+func (w *waitFlags) await(ctx context.Context, client *admin.Client, names ...string) error {
+	if !w.wait {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, w.timeout)
+	defer cancel()
+	poll := time.NewTicker(100 * time.Millisecond)
+	defer poll.Stop()
+	var waiting []string
+	for {
+		status, err := client.Status(ctx)
+		if ctx.Err() != nil && waiting != nil {
+			return fail(ExitTimeout, "not ready after %s: %s", w.timeout, strings.Join(waiting, "; "))
+		}
+		if err != nil {
+			return err
+		}
+		var failed []string
+		waiting, failed = progress(status.Services, names)
+		if len(failed) > 0 {
+			return errors.New(strings.Join(failed, "; "))
+		}
+		if len(waiting) == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+		case <-poll.C:
+		}
+	}
+}
+
+// progress tells which of the named services (none: all) are on their way and which have failed, and why.
+func progress(services []supervisor.ServiceStatus, names []string) (waiting, failed []string) {
+	for _, s := range services {
+		if len(names) > 0 && !slices.Contains(names, s.Name) {
+			continue
+		}
+		says := fmt.Sprintf("%s is %s (%d of %d ready)", s.Name, s.State, s.Ready, s.Desired)
+		if s.Reason != "" {
+			says += ": " + s.Reason
+		}
+		switch s.State {
+		case "ready", "completed", "stopped":
+		case "failed", "degraded":
+			failed = append(failed, says)
+		default:
+			waiting = append(waiting, says)
+		}
+	}
+	return waiting, failed
+}
