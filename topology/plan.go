@@ -1,8 +1,5 @@
 package topology
 
-// Compare returns the sorted names that are only in want, in both but not deeply equal, and only in have.
-func Compare[T any](have, want map[string]T) (add, change, remove []string) { return nil, nil, nil }
-
 // A Class says what a change does to what runs.
 type Class string
 

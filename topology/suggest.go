@@ -1,0 +1,69 @@
+package topology
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// nearest returns the name of names that word was probably meant to be: at most two slips of the
+// keyboard away and fewer than word has letters, the nearest and then first in names. It returns "" if there is none.
+func nearest(word string, names []string) string {
+	best, bestDistance := "", 3
+	for _, name := range names {
+		if abs(len(name)-len(word)) >= bestDistance {
+			continue
+		}
+		if d := distance(strings.ToLower(word), strings.ToLower(name)); d < bestDistance && d < len([]rune(word)) {
+			best, bestDistance = name, d
+		}
+	}
+	return best
+}
+
+func abs(n int) int { return max(n, -n) }
+
+// distance is the Damerau-Levenshtein distance of a and b in its restricted form (optimal string
+// alignment): insertions, deletions, substitutions and swaps of neighbours, none twice at one place.
+func distance(a, b string) int {
+	s, t := []rune(a), []rune(b)
+	var before []int
+	last := make([]int, len(t)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := range s {
+		row := make([]int, len(t)+1)
+		row[0] = i + 1
+		for j := range t {
+			cost := 1
+			if s[i] == t[j] {
+				cost = 0
+			}
+			row[j+1] = min(last[j+1]+1, row[j]+1, last[j]+cost)
+			if i > 0 && j > 0 && s[i] == t[j-1] && s[i-1] == t[j] {
+				row[j+1] = min(row[j+1], before[j-1]+1)
+			}
+		}
+		before, last = last, row
+	}
+	return last[len(t)]
+}
+
+// unknown is the fault of a name that is none of names.
+func unknown(what, name string, names []string) error {
+	f := fault{message: fmt.Sprintf("%s %q is not defined", what, name), suggestion: nearest(name, names)}
+	if len(names) > 0 {
+		f.message += "; defined: " + listed(names)
+	}
+	return f
+}
+
+// listed returns the sorted names for a message, the first ten of them.
+func listed(names []string) string {
+	names = slices.Sorted(slices.Values(names))
+	if len(names) > 10 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:10], ", "), len(names)-10)
+	}
+	return strings.Join(names, ", ")
+}
