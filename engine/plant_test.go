@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
@@ -199,6 +200,12 @@ func (p *plant) mustRun() {
 	if err := p.run(); err != nil {
 		p.t.Fatalf("Run: %v\n%s", err, &p.log)
 	}
+}
+
+// pass lets time pass.
+func (p *plant) pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
 }
 
 // stop ends Run and returns its error.
