@@ -1,8 +1,32 @@
+// Package proxy sends each request to the least busy ready instance of its
+// route's service.
+//
+// A request passes a listener, the table of routes, a pool and an engine. The
+// table is immutable; a reload makes another and swaps it in one store. A pool
+// belongs to a service's name, a listener to an address: both outlive reloads,
+// so that what did not change keeps its connections, counts and WebSockets.
+// Which instances a pool has is not in the topology: the supervisor says it with
+// Admit and Drain. The pool picks an instance and counts the request in one step
+// (balance.go has the rule); an engine carries the bytes.
+//
+// Table, pools, retry policy, fields, answers, metrics and access log know no
+// engine. The one engine there is runs on net/http: engine_nethttp.go, with
+// forward.go, body.go, watch.go, tunnel.go and server.go.
+//
+// Goroutines: one per listener accepts, net/http has one per connection and two
+// per connection to an instance, the access log has its writer. Apply starts
+// them and waits for those that it stops.
 package proxy
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"maps"
+	"reflect"
+	"slices"
+	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -10,58 +34,182 @@ import (
 )
 
 // A Proxy sends each request to the least busy ready instance of its route's service.
-type Proxy struct{}
+type Proxy struct {
+	log     *slog.Logger
+	metrics metrics
+	engine  *netHTTP
+	table   atomic.Pointer[table]
+	access  atomic.Pointer[accessLog] // nil: none
+
+	mu      sync.Mutex
+	pools   map[string]*pool   // by service; a pool stays, so that a service that comes back finds its counts
+	servers map[string]*server // by address
+	applied applied
+}
+
+// applied is the part of a topology that the proxy runs.
+type applied struct {
+	proxy    topology.Proxy
+	stateDir string
+}
 
 // New returns a Proxy that listens nowhere yet.
-func New(log *slog.Logger, reg prometheus.Registerer) *Proxy { return &Proxy{} }
-
-// Apply implements the engine's Subsystem.
-func (p *Proxy) Apply(ctx context.Context, t *topology.Topology) error { return nil }
-
-// Admit implements the supervisor's Router.
-func (p *Proxy) Admit(i topology.Instance) {}
-
-// Drain implements the supervisor's Router.
-func (p *Proxy) Drain(ctx context.Context, i topology.Instance) error { return nil }
-
-// A Status is how the proxy is doing.
-type Status struct {
-	Listeners []ListenerStatus `json:"listeners"`
-	Routes    []RouteStatus    `json:"routes"`
-	Services  []PoolStatus     `json:"services"`
+func New(log *slog.Logger, reg prometheus.Registerer) *Proxy {
+	p := &Proxy{log: log, metrics: newMetrics(reg), pools: map[string]*pool{}, servers: map[string]*server{}}
+	p.table.Store(&table{})
+	p.engine = newNetHTTP(log, p.metrics, &p.table, &p.access)
+	if reg != nil {
+		reg.MustRegister(newCollector(p.Status))
+	}
+	return p
 }
 
-// A ListenerStatus is one address that accepts requests.
-type ListenerStatus struct {
-	Name        string `json:"name"`
-	Address     string `json:"address"` // as bound
-	TLS         bool   `json:"tls"`
-	Connections int    `json:"connections"`
+// Apply implements the engine's Subsystem. It waits for the requests on listeners that go away, upgraded ones too,
+// and ends them when ctx is done. An address is bound before another is let go. If StateDir is set, requests are
+// logged to logs/access.log in it.
+func (p *Proxy) Apply(ctx context.Context, t *topology.Topology) error {
+	want := applied{proxy: t.Proxy, stateDir: t.StateDir}
+	p.mu.Lock()
+	have, servers := p.applied, maps.Clone(p.servers)
+	p.mu.Unlock()
+	if reflect.DeepEqual(have, want) {
+		return nil
+	}
+	next, err := p.acquire(ctx, have, want, servers)
+	if err != nil {
+		return err
+	}
+	p.swap(next, want)
+	for address, s := range next.servers {
+		if servers[address] == nil {
+			go s.serve(p.log)
+			p.log.Info("listener opened", "listener", s.settings.Load().spec.Name, "address", s.Addr().String())
+		}
+	}
+	p.release(ctx, servers, next)
+	return nil
 }
 
-// A RouteStatus is one route in matching order.
-type RouteStatus struct {
-	Host       string `json:"host,omitempty"`
-	PathPrefix string `json:"path_prefix"`
-	Service    string `json:"service"`
-	Requests   uint64 `json:"requests"`
+// A next is what a topology needs, acquired but not in use yet.
+type next struct {
+	table    *table
+	servers  map[string]*server           // those that stay and those that are new
+	settings map[string]*listenerSettings // by address
+	access   *accessLog
+	retired  *accessLog // that access replaces, or nil
 }
 
-// A PoolStatus is the instances that may receive a service's requests.
-type PoolStatus struct {
-	Service   string           `json:"service"`
-	Instances []UpstreamStatus `json:"instances"`
+// acquire does everything that may fail. On an error nothing is left of it.
+func (p *Proxy) acquire(ctx context.Context, have, want applied, servers map[string]*server) (n *next, err error) {
+	n = &next{servers: map[string]*server{}, settings: map[string]*listenerSettings{}, access: p.access.Load()}
+	if n.table, err = newTable(want.proxy, p.pool, p.table.Load()); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			for address, s := range n.servers {
+				if servers[address] == nil {
+					s.Close()
+				}
+			}
+		}
+	}()
+	for _, name := range slices.Sorted(maps.Keys(want.proxy.Listeners)) {
+		spec := want.proxy.Listeners[name]
+		spec.Name = name
+		s := servers[spec.Address]
+		var previous *listenerSettings
+		if s != nil {
+			previous = s.settings.Load()
+		}
+		settings, err := newSettings(spec, previous)
+		if err != nil {
+			return nil, err
+		}
+		if s == nil {
+			l, err := bind(ctx, spec)
+			if err != nil {
+				return nil, err
+			}
+			s = newServer(p.log, p.engine, l)
+		}
+		n.servers[spec.Address], n.settings[spec.Address] = s, settings
+	}
+	n.pairRedirects()
+	if want.stateDir != have.stateDir {
+		n.retired, n.access = n.access, nil
+		if want.stateDir != "" {
+			n.access, err = openAccessLog(p.log, want.stateDir, func(lines int) { p.metrics.dropped.Add(float64(lines)) })
+			if err != nil {
+				return nil, fmt.Errorf("open access log: %w", err)
+			}
+		}
+	}
+	return n, nil
 }
 
-// An UpstreamStatus is one instance as the proxy sees it.
-type UpstreamStatus struct {
-	ID       string `json:"id"`
-	Address  string `json:"address"`
-	State    string `json:"state"` // admitted, ejected, draining
-	InFlight int    `json:"in_flight"`
-	Requests uint64 `json:"requests"`
-	Failures uint64 `json:"failures"`
+// pairRedirects tells listeners that redirect to https the port of the first listener, by name, that has TLS.
+func (n *next) pairRedirects() {
+	port, first := "443", ""
+	for address, s := range n.settings {
+		if s.tls != nil && (first == "" || s.spec.Name < first) {
+			port, first = n.servers[address].port(), s.spec.Name
+		}
+	}
+	for _, s := range n.settings {
+		if s.spec.RedirectHTTPS {
+			s.redirect = port
+		}
+	}
 }
 
-// Status returns listeners, routes and pools. It does not block.
-func (p *Proxy) Status() Status { return Status{} }
+// swap puts what was acquired to use.
+func (p *Proxy) swap(n *next, want applied) {
+	p.table.Store(n.table)
+	p.access.Store(n.access)
+	for address, s := range n.servers {
+		s.settings.Store(n.settings[address])
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.servers, p.applied = n.servers, want
+}
+
+// release lets go of what is no longer wanted.
+func (p *Proxy) release(ctx context.Context, before map[string]*server, n *next) {
+	var stopping sync.WaitGroup
+	for address, s := range before {
+		if n.servers[address] == nil {
+			stopping.Go(func() {
+				s.stop(ctx)
+				p.log.Info("listener closed", "listener", s.settings.Load().spec.Name, "address", s.Addr().String())
+			})
+		}
+	}
+	stopping.Wait()
+	if n.retired != nil {
+		n.retired.close()
+	}
+}
+
+// pool returns the pool of a service.
+func (p *Proxy) pool(service string) *pool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pools[service] == nil {
+		ejections := p.metrics.ejections.WithLabelValues(service)
+		p.pools[service] = &pool{service: service, connect: p.engine.connect, ejected: ejections.Inc}
+	}
+	return p.pools[service]
+}
+
+// Admit implements the supervisor's Router: requests for the instance's service may go to it. The service need not
+// have a route yet.
+func (p *Proxy) Admit(i topology.Instance) { p.pool(i.Service).admit(i) }
+
+// Drain implements the supervisor's Router. From the moment it is called no request is sent to the instance. It returns
+// nil when the last one has finished, WebSockets included; when ctx is done first, those that remain are ended, and
+// it returns ctx's error. An instance that is not there is drained at once.
+func (p *Proxy) Drain(ctx context.Context, i topology.Instance) error {
+	return p.pool(i.Service).drain(ctx, i.ID)
+}

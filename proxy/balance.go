@@ -1,0 +1,119 @@
+package proxy
+
+import (
+	"slices"
+	"time"
+)
+
+// These are nginx's defaults for a server in an upstream block.
+const (
+	maxFails    = 1
+	failTimeout = 10 * time.Second
+)
+
+// A balance is what least connections remembers of one instance.
+type balance struct {
+	weight    int
+	effective int // weight, lowered by failures and slowly recovering
+	current   int // of the smooth weighted round-robin
+	fails     int
+	accessed  time.Time // of the last failure
+	checked   time.Time // of the last failure or the last try after one
+}
+
+func newBalance(weight int) balance { return balance{weight: weight, effective: weight} }
+
+// pick chooses like nginx's least_conn (ngx_http_upstream_least_conn_module.c): the instance with the fewest requests
+// in flight for its weight; among those that tie, the next by smooth weighted round-robin, never by chance. An
+// instance that failed is ejected for failTimeout and then tried by one request per failTimeout until one succeeds.
+// A single instance is never ejected. What is in tried is passed over.
+//
+// When all that are left are ejected, nginx answers 502 at once. Here ejection is ignored then (Envoy calls it
+// panic mode), because a try that may succeed is better than a certain failure; panicked tells that this was so.
+func pick(active, tried []*upstream, now time.Time) (best *upstream, panicked bool) {
+	best = leastLoaded(active, func(up *upstream) bool {
+		return !slices.Contains(tried, up) && (len(active) == 1 || !up.ejected(now))
+	})
+	if best == nil {
+		panicked = true
+		best = leastLoaded(active, func(up *upstream) bool { return !slices.Contains(tried, up) })
+	}
+	if best == nil {
+		return nil, false
+	}
+	if now.Sub(best.checked) > failTimeout {
+		best.checked = now
+	}
+	return best, panicked
+}
+
+// leastLoaded returns the instance with the least load among the usable ones, or nil.
+func leastLoaded(list []*upstream, usable func(*upstream) bool) *upstream {
+	first, tied := -1, false
+	for i, up := range list {
+		switch {
+		case !usable(up):
+		case first < 0 || up.load(list[first]) < 0:
+			first, tied = i, false
+		case up.load(list[first]) == 0:
+			tied = true
+		}
+	}
+	if first < 0 {
+		return nil
+	}
+	best := list[first]
+	if !tied {
+		return best
+	}
+	return roundRobin(list[first:], func(up *upstream) bool { return usable(up) && up.load(best) == 0 })
+}
+
+// roundRobin takes the next by smooth weighted round-robin among those of list that are eligible; the first is.
+func roundRobin(list []*upstream, eligible func(*upstream) bool) *upstream {
+	best, total := list[0], 0
+	for _, up := range list {
+		if !eligible(up) {
+			continue
+		}
+		up.current += up.effective
+		total += up.effective
+		up.effective = min(up.effective+1, up.weight)
+		if up.current > best.current {
+			best = up
+		}
+	}
+	best.current -= total
+	return best
+}
+
+// load compares the requests in flight for their weight of u and other: negative if u has fewer.
+func (u *upstream) load(other *upstream) int {
+	return len(u.leases)*other.weight - len(other.leases)*u.weight
+}
+
+// ejected reports whether the instance must not be picked now.
+func (b *balance) ejected(now time.Time) bool {
+	return b.fails >= maxFails && now.Sub(b.checked) <= failTimeout
+}
+
+// fail records a failed attempt and reports whether it ejected the instance.
+func (b *balance) fail(now time.Time, single bool) (ejected bool) {
+	if single {
+		b.fails = 0
+		return false
+	}
+	before := b.ejected(now)
+	b.fails++
+	b.accessed, b.checked = now, now
+	b.effective = max(b.effective-b.weight/maxFails, 0)
+	return !before && b.ejected(now)
+}
+
+// succeed records an answered attempt. Only that of a try after the ejection's end clears the failures (the others
+// began before it and say nothing about now), unless forgive is set.
+func (b *balance) succeed(forgive bool) {
+	if forgive || b.accessed.Before(b.checked) {
+		b.fails = 0
+	}
+}

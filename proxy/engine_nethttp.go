@@ -1,0 +1,319 @@
+package proxy
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A netHTTP is the engine that forwards requests with net/http. It brings together what knows nothing of it: the table,
+// the pools, the policies and the access log.
+type netHTTP struct {
+	log     *slog.Logger
+	metrics metrics
+	table   *atomic.Pointer[table]
+	access  *atomic.Pointer[accessLog]
+	name    string    // of this proxy in Via, unlike any other's
+	buffers sync.Pool // of *[copySize]byte
+}
+
+const (
+	copySize = 32 << 10
+	// maxLoops is how often a request may come through this proxy: services behind it may call each other through it.
+	maxLoops = 5
+
+	dialKeepAlive          = 15 * time.Second
+	upstreamIdleTimeout    = 30 * time.Second
+	upstreamIdleLimit      = 256 // connections per instance
+	maxResponseHeaderBytes = 64 << 10
+)
+
+func newNetHTTP(log *slog.Logger, m metrics, t *atomic.Pointer[table], a *atomic.Pointer[accessLog]) *netHTTP {
+	return &netHTTP{
+		log: log, metrics: m, table: t, access: a,
+		name:    "mainstay-" + strings.ToLower(rand.Text()[:8]),
+		buffers: sync.Pool{New: func() any { return new([copySize]byte) }},
+	}
+}
+
+// connectTimeoutKey is the key of a request's connect timeout in its context.
+type connectTimeoutKey struct{}
+
+// A dialError is a connection that was not established.
+type dialError struct{ error }
+
+// connect returns the connections to the instance at address. They are HTTP/1.1; none is opened yet.
+func (e *netHTTP) connect(address string) conns {
+	dialer := &net.Dialer{KeepAlive: dialKeepAlive}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	return &http.Transport{
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			if limit, _ := ctx.Value(connectTimeoutKey{}).(time.Duration); limit > 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, limit)
+				defer cancel()
+			}
+			conn, err := dialer.DialContext(ctx, network, address)
+			if err != nil {
+				return nil, dialError{err}
+			}
+			return &countedConn{Conn: conn}, nil
+		},
+		Protocols:              protocols,
+		DisableCompression:     true,
+		MaxIdleConnsPerHost:    upstreamIdleLimit,
+		IdleConnTimeout:        upstreamIdleTimeout,
+		ExpectContinueTimeout:  time.Second,
+		MaxResponseHeaderBytes: maxResponseHeaderBytes,
+	}
+}
+
+// A countedConn tells whether anything was sent on it.
+type countedConn struct {
+	net.Conn
+	written atomic.Int64
+}
+
+// Write implements net.Conn.
+func (c *countedConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.written.Add(int64(n))
+	return n, err
+}
+
+// CloseWrite ends the sending direction.
+func (c *countedConn) CloseWrite() error { return c.Conn.(*net.TCPConn).CloseWrite() }
+
+// An exchange is one request and its response.
+type exchange struct {
+	*netHTTP
+	server  *server
+	w       http.ResponseWriter
+	r       *http.Request
+	control *http.ResponseController
+	ctx     context.Context // ends with a reason as its cause
+	watch   *watch
+	record  record
+
+	target requestTarget
+	route  *route
+	header fields       // of the request as it is sent on
+	body   *requestBody // nil: none
+	// started says that the response's header may have been sent.
+	started atomic.Bool
+	// cut says that the response could not be finished, which the client must notice.
+	cut bool
+}
+
+// A requestTarget is the request's target, raw as it is sent on and normalised as it is matched.
+type requestTarget struct{ path, query, normal, host string }
+
+// serve answers one request. It panics with http.ErrAbortHandler where the client's connection is to be aborted.
+func (e *netHTTP) serve(s *server, w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	x := &exchange{netHTTP: e, server: s, w: w, r: r, control: http.NewResponseController(w), ctx: ctx}
+	x.watch = newWatch(func(why reason) {
+		cancel(why)
+		if x.started.Load() {
+			// A client that does not read would hold the writer.
+			_ = x.control.SetWriteDeadline(time.Unix(1, 0))
+		}
+	})
+	x.open()
+	defer x.close()
+	x.dispatch()
+	if x.cut {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// open fills in what is known when the header has come.
+func (x *exchange) open() {
+	x.record = record{
+		Time: x.watch.start, Method: x.r.Method, Host: x.r.Host, Protocol: x.r.Proto,
+		UserAgent: x.r.UserAgent(), Status: 500, Reason: reasonInternalFailure,
+	}
+	if x.r.TLS != nil {
+		x.record.TLS = tls.VersionName(x.r.TLS.Version)
+	}
+	if x.r.Body != nil && x.r.Body != http.NoBody {
+		x.body = &requestBody{
+			source: x.r.Body,
+			before: func() { _ = x.control.SetReadDeadline(time.Now().Add(bodyStallTimeout)) },
+			after: func() {
+				_ = x.control.SetReadDeadline(time.Time{})
+				x.watch.touch()
+			},
+			rouse:  func() { _ = x.control.SetReadDeadline(time.Unix(1, 0)) },
+			fields: func() fields { return x.r.Trailer },
+		}
+	}
+}
+
+// close ends what may still run on the request's behalf and records it.
+func (x *exchange) close() {
+	x.watch.stop()
+	x.body.stop()
+	if x.body != nil {
+		x.record.BytesIn = x.body.read.Load()
+	}
+	x.record.Duration = time.Since(x.record.Time).Seconds()
+	x.metrics.observe(&x.record)
+	if log := x.access.Load(); log != nil {
+		log.write(x.record)
+	}
+}
+
+// dispatch finds out what is asked for and by whom, and forwards the request or answers it.
+func (x *exchange) dispatch() {
+	t := x.table.Load()
+	who := x.identify(t)
+	x.record.ID, x.record.Client = who.id, who.client.String()
+	if x.r.Method == http.MethodConnect || x.r.Method == http.MethodTrace {
+		x.answer(reasonBadMethod, "")
+		return
+	}
+	if err := x.readTarget(); err != nil {
+		x.answer(reasonBadRequest, err.Error())
+		return
+	}
+	who.host = x.r.Host
+	if port := x.server.settings.Load().redirect; port != "" {
+		x.redirect(port)
+		return
+	}
+	if strings.Count(strings.Join(x.r.Header["Via"], ","), x.name) >= maxLoops {
+		x.answer(reasonLoop, "")
+		return
+	}
+	x.route = t.match(x.target.host, x.target.normal)
+	if x.route == nil {
+		x.answer(reasonNoRoute, "")
+		return
+	}
+	x.route.requests.Add(1)
+	x.record.Route, x.record.Service = x.route.Host+x.route.PathPrefix, x.route.Service
+	x.prepare(who)
+	x.forward()
+}
+
+// readTarget reads the request's target and host.
+func (x *exchange) readTarget() (err error) {
+	if x.target.path, x.target.query, err = splitTarget(x.r.RequestURI); err != nil {
+		return err
+	}
+	x.record.Path = x.target.path
+	if x.target.normal, err = normalisePath(x.target.path); err != nil {
+		return err
+	}
+	x.target.host, err = normaliseHost(x.r.Host)
+	return err
+}
+
+// identify tells who sent the request.
+func (x *exchange) identify(t *table) identity {
+	who := identity{secure: x.r.TLS != nil, port: x.server.port()}
+	if peer, err := netip.ParseAddrPort(x.r.RemoteAddr); err == nil {
+		who.peer = peer.Addr().Unmap().WithZone("")
+	}
+	who.client = who.peer
+	if who.trusted = t.trusts(who.peer); who.trusted {
+		who.client = clientAddress(x.r.Header["X-Forwarded-For"], who.peer, t.trusts)
+		who.id = x.r.Header.Get("X-Request-Id")
+	}
+	if !isRequestID(who.id) {
+		who.id = rand.Text()
+	}
+	return who
+}
+
+// prepare makes the header that every attempt sends.
+func (x *exchange) prepare(who identity) {
+	h := maps.Clone(x.r.Header)
+	trailers := hasToken(h["Te"], "trailers")
+	removeHopByHop(h)
+	who.write(h)
+	if trailers {
+		h["Te"] = []string{"trailers"}
+	}
+	if x.route.strip != "" {
+		keep(h, "X-Forwarded-Prefix", x.route.strip)
+	}
+	if isWebSocket(x.r) {
+		h["Connection"], h["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
+	}
+	h["Via"] = []string{continued(h["Via"], fmt.Sprintf("%d.%d %s", x.r.ProtoMajor, x.r.ProtoMinor, x.name))}
+	if _, ok := h["User-Agent"]; !ok {
+		h["User-Agent"] = nil // or net/http sends its own
+	}
+	edit(h, x.route.RequestHeaders)
+	x.header = h
+}
+
+// redirect sends the client to the same place at https.
+func (x *exchange) redirect(port string) {
+	if x.target.host == "" {
+		x.answer(reasonBadRequest, "the request has no host")
+		return
+	}
+	x.record.Reason, x.record.Status = reasonRedirect, http.StatusPermanentRedirect
+	x.w.Header().Set("Location", "https://"+withPort(x.r.Host, port)+x.target.path+x.target.query)
+	x.w.Header().Set("Content-Length", "0")
+	x.w.WriteHeader(http.StatusPermanentRedirect)
+}
+
+// answer ends the request with the proxy's own response, or with none if the client went away.
+func (x *exchange) answer(why reason, detail string) {
+	a := why.answer()
+	x.record.Reason, x.record.Status = why, a.status
+	if a.status == statusClientClosedRequest {
+		x.cut = true
+		return
+	}
+	if detail == "" {
+		detail = a.text
+	}
+	text := fmt.Sprintf("%d %s: %s\nrequest %s\n", a.status, http.StatusText(a.status), detail, x.record.ID)
+	h := x.w.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("Content-Length", fmt.Sprint(len(text)))
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Proxy-Status", fmt.Sprintf("mainstay; error=%s; details=%q", a.fault, detail))
+	h.Set("X-Request-Id", x.record.ID)
+	switch why {
+	case reasonNoInstance:
+		h.Set("Retry-After", "1")
+	case reasonBadMethod:
+		h.Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+	}
+	if x.body != nil {
+		// net/http reads what is left of the content; a client must not make it wait.
+		_ = x.control.SetReadDeadline(time.Now().Add(time.Second))
+		x.w.Header().Set("Connection", "close")
+	}
+	x.w.WriteHeader(a.status)
+	if n, err := x.w.Write([]byte(text)); err == nil || errors.Is(err, http.ErrBodyNotAllowed) {
+		x.record.BytesOut = int64(n)
+	}
+}
+
+// isWebSocket reports whether the request asks for the one upgrade that is passed on (RFC 6455, section 4.1). Any
+// other would let a client talk past the routes: h2c, say.
+func isWebSocket(r *http.Request) bool {
+	upgrade := r.Header["Upgrade"]
+	return r.Method == http.MethodGet && r.ProtoMajor == 1 && r.ProtoMinor >= 1 &&
+		len(upgrade) == 1 && strings.EqualFold(upgrade[0], "websocket") && hasToken(r.Header["Connection"], "upgrade")
+}

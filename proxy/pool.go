@@ -1,0 +1,234 @@
+package proxy
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"mainstay/topology"
+)
+
+// A pool is the instances that may receive a service's requests. It belongs to the service's name and outlives
+// reloads. Picking an instance and counting the request on it are one step, so that two requests that arrive
+// together never see the same counts.
+type pool struct {
+	service string
+	connect func(address string) conns
+	ejected func() // called with mu held when an instance is ejected
+
+	mu       sync.Mutex
+	active   []*upstream // in the order of admission
+	draining []*upstream
+	inFlight int // leases of all, draining ones too
+	retrying int // requests that are on a further attempt and count against the budget
+}
+
+// conns are the idle connections that an engine keeps to one instance.
+type conns interface{ CloseIdleConnections() }
+
+// An upstream is one admitted instance. Its fields are guarded by its pool's mu.
+type upstream struct {
+	topology.Instance
+	conns conns // set once
+
+	leases   map[*lease]struct{}
+	drained  chan struct{} // nil until draining; closed when the last lease is released
+	requests uint64
+	failures uint64
+	balance
+}
+
+// A lease is one attempt of a request at an instance; the instance counts it until release.
+type lease struct {
+	pool  *pool
+	up    *upstream
+	abort func(reason) // ends the request because the instance is going away; may be called after release
+	// panicked says that the instance was picked although it was ejected, because all were.
+	panicked bool
+}
+
+// A verdict is what an attempt says about its instance.
+type verdict int
+
+const (
+	verdictNone   verdict = iota // nothing: the client went away
+	verdictOK                    // the instance answered
+	verdictFailed                // it did not
+)
+
+// acquire picks an instance that is not in tried and counts the request on it. It returns nil if there is none.
+// abort may be called at any time, even shortly after release.
+func (p *pool) acquire(now time.Time, tried []*upstream, abort func(reason)) *lease {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	up, panicked := pick(p.active, tried, now)
+	if up == nil {
+		return nil
+	}
+	l := &lease{pool: p, up: up, abort: abort, panicked: panicked}
+	up.leases[l] = struct{}{}
+	up.requests++
+	p.inFlight++
+	return l
+}
+
+// release ends the attempt. It must be called once.
+func (l *lease) release(now time.Time, v verdict) {
+	p := l.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	single := len(p.active) == 1
+	switch v {
+	case verdictFailed:
+		l.up.failures++
+		if l.up.fail(now, single) {
+			p.ejected()
+		}
+	case verdictOK:
+		l.up.succeed(single || l.panicked)
+	}
+	delete(l.up.leases, l)
+	p.inFlight--
+	if l.up.drained != nil && len(l.up.leases) == 0 {
+		p.removeLocked(l.up)
+	}
+}
+
+// beginRetry asks for a further attempt of a request that an instance may already have worked on. At most a fifth
+// of the service's requests in flight, and always three, may be on one, so that a service that resets under load is
+// not sent a multiple of it (Envoy's retry budget has the same numbers). If it returns true, endRetry must follow.
+func (p *pool) beginRetry() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.retrying >= max(3, p.inFlight/5) {
+		return false
+	}
+	p.retrying++
+	return true
+}
+
+func (p *pool) endRetry() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.retrying--
+}
+
+// admit adds the instance. One that is in rotation already keeps its place and its counts; one that is draining
+// comes in anew beside what is left of it.
+func (p *pool) admit(i topology.Instance) {
+	i.Weight = max(i.Weight, 1)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if up := p.findLocked(i.ID); up != nil {
+		if up.Instance == i {
+			return
+		}
+		p.retireLocked(up)
+	}
+	p.active = append(p.active, &upstream{
+		Instance: i,
+		conns:    p.connect(i.Address),
+		leases:   map[*lease]struct{}{},
+		balance:  newBalance(i.Weight),
+	})
+}
+
+// findLocked returns the instance in rotation with that ID, or nil.
+func (p *pool) findLocked(id string) *upstream {
+	for _, up := range p.active {
+		if up.ID == id {
+			return up
+		}
+	}
+	return nil
+}
+
+// retireLocked takes the instance out of rotation.
+func (p *pool) retireLocked(up *upstream) {
+	p.active = slices.DeleteFunc(p.active, func(u *upstream) bool { return u == up })
+	p.draining = append(p.draining, up)
+	up.drained = make(chan struct{})
+	if len(up.leases) == 0 {
+		p.removeLocked(up)
+	}
+}
+
+// removeLocked forgets a retired instance whose last request has finished.
+func (p *pool) removeLocked(up *upstream) {
+	p.draining = slices.DeleteFunc(p.draining, func(u *upstream) bool { return u == up })
+	up.conns.CloseIdleConnections()
+	close(up.drained)
+}
+
+// drain takes the instance out of rotation and waits until its last request has finished. When ctx is done first,
+// it ends the requests that remain and returns ctx's error.
+func (p *pool) drain(ctx context.Context, id string) error {
+	for _, up := range p.retire(id) {
+		select {
+		case <-up.drained:
+			continue
+		default:
+		}
+		select {
+		case <-up.drained:
+		case <-ctx.Done():
+			p.abort(up)
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// retire takes the instance out of rotation and returns what of it still has requests: more than one if it was
+// admitted again while it drained.
+func (p *pool) retire(id string) []*upstream {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if up := p.findLocked(id); up != nil {
+		p.retireLocked(up)
+	}
+	var left []*upstream
+	for _, up := range p.draining {
+		if up.ID == id {
+			left = append(left, up)
+		}
+	}
+	return left
+}
+
+// abort ends the requests that the instance still has.
+func (p *pool) abort(up *upstream) {
+	p.mu.Lock()
+	left := slices.Collect(maps.Keys(up.leases))
+	p.mu.Unlock()
+	for _, l := range left {
+		l.abort(reasonDrained)
+	}
+}
+
+// status returns the instances, those in rotation first.
+func (p *pool) status(now time.Time) PoolStatus {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := PoolStatus{Service: p.service, Instances: []UpstreamStatus{}}
+	for _, up := range p.active {
+		state := "admitted"
+		if len(p.active) > 1 && up.ejected(now) {
+			state = "ejected"
+		}
+		s.Instances = append(s.Instances, up.status(state))
+	}
+	for _, up := range p.draining {
+		s.Instances = append(s.Instances, up.status("draining"))
+	}
+	return s
+}
+
+func (u *upstream) status(state string) UpstreamStatus {
+	return UpstreamStatus{
+		ID: u.ID, Address: u.Address, State: state,
+		InFlight: len(u.leases), Requests: u.requests, Failures: u.failures,
+	}
+}
