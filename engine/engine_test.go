@@ -198,7 +198,7 @@ func TestReloadRefusesManualChange(t *testing.T) {
 		p.write(web2)
 		p.stateDir = stateDir
 		o, err := p.Reload(t.Context(), OriginAPI)
-		if err == nil || !strings.HasPrefix(err.Error(), "change state_dir: needs a restart of mainstay: ") {
+		if err == nil || !strings.Contains(err.Error(), "change state_dir: needs a restart of mainstay: ") {
 			t.Errorf("Reload: %v", err)
 		}
 		p.wantResult(o, ResultRefused, 1)

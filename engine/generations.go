@@ -147,12 +147,24 @@ func (g *generations) read(number int) (generation, error) {
 	if err != nil {
 		return generation{}, fmt.Errorf("read generation: %w", err)
 	}
-	var kept generation
-	if err := json.Unmarshal(content, &kept); err != nil {
+	kept, err := decodeGeneration(content)
+	if err == nil && kept.Number != number {
+		err = fmt.Errorf("it says that it is generation %d", kept.Number)
+	}
+	if err != nil {
 		return generation{}, fmt.Errorf("read %s: %w", g.path(number), err)
 	}
-	if kept.Number != number || kept.SHA256 != kept.sum() {
-		return generation{}, fmt.Errorf("read %s: the content is not what was written", g.path(number))
+	return kept, nil
+}
+
+// decodeGeneration returns the generation that was encoded as content, if that is still whole.
+func decodeGeneration(content []byte) (generation, error) {
+	var kept generation
+	if err := json.Unmarshal(content, &kept); err != nil {
+		return generation{}, err
+	}
+	if kept.SHA256 != kept.sum() {
+		return generation{}, errors.New("the files are not those that were written")
 	}
 	return kept, nil
 }

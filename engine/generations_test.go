@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -204,5 +205,32 @@ func TestGenerationNotKeptIsTold(t *testing.T) {
 		p.log.want(t, "generation not kept")
 		p.save(web2)
 		p.wantResult(p.Status().LastReload, ResultApplied, 3)
+	})
+}
+
+func FuzzDecodeGeneration(f *testing.F) {
+	kept, err := newGeneration(1, []topology.File{{Path: "topology.yaml", Content: []byte("version: 1\n")}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	whole, err := json.Marshal(kept)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole)
+	f.Add(whole[:len(whole)/2])
+	f.Add([]byte(`{"generation": 1, "files": null}`))
+	f.Fuzz(func(t *testing.T, content []byte) {
+		kept, err := decodeGeneration(content)
+		if err != nil {
+			return
+		}
+		again, err := json.Marshal(kept)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := decodeGeneration(again); err != nil {
+			t.Errorf("accepted, but not when written again: %v", err)
+		}
 	})
 }

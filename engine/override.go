@@ -87,6 +87,9 @@ func (v override) with(o Override, s topology.Service) (override, error) {
 	return v, v.check(s)
 }
 
+// maxReplicas is the most that a file can ask for, too.
+const maxReplicas = 1000
+
 // check returns why s cannot be run with v.
 func (v override) check(s topology.Service) error {
 	switch {
@@ -96,6 +99,8 @@ func (v override) check(s topology.Service) error {
 		return nil
 	case *v.replicas < 0:
 		return fmt.Errorf("%d replicas: there cannot be fewer than none", *v.replicas)
+	case *v.replicas > maxReplicas:
+		return fmt.Errorf("%d replicas: the most is %d", *v.replicas, maxReplicas)
 	case *v.replicas > 1 && s.Port > 0:
 		return fmt.Errorf("%d replicas: only one instance can listen on its fixed port %d; with port: auto each is given its own",
 			*v.replicas, s.Port)

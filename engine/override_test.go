@@ -88,7 +88,7 @@ func TestOverrideGoesWithItsService(t *testing.T) {
 func TestOverrideThatFileForbidsIsDropped(t *testing.T) {
 	working(t, web2+"\nother: {command: sleep 60}", func(t *testing.T, p *plant) {
 		p.override("other", replicas(5))
-		p.save(web2 + "\nother: {command: sleep 60, port: 8080}")
+		p.save(web2 + "\nother: {command: sleep 60, port: 8090}")
 		p.wantRunning("2 other×1 web×2", nil)
 	})
 }
@@ -109,7 +109,7 @@ func TestOverrideKeptWhenReloadIsRefused(t *testing.T) {
 
 func TestOverrideRefused(t *testing.T) {
 	const services = web2 + `
-fixed: {command: sleep 60, port: 8080}
+fixed: {command: sleep 60, port: 8090}
 away: {external: ["10.0.0.5:8080"]}`
 	working(t, services, func(t *testing.T, p *plant) {
 		if err := p.Override(t.Context(), "wbe", replicas(1)); !errors.Is(err, ErrNoService) || err.Error() != "no such service: wbe" {
@@ -121,8 +121,9 @@ away: {external: ["10.0.0.5:8080"]}`
 			override Override
 			want     string
 		}{
-			{"fixed", replicas(2), "fixed port 8080"},
+			{"fixed", replicas(2), "fixed port 8090"},
 			{"web", replicas(-1), "fewer than none"},
+			{"web", replicas(1001), "the most is 1000"},
 			{"web", Override{Restart: true}, "stopped"},
 			{"away", replicas(2), "external"},
 			{"away", stopped(true), "external"},

@@ -78,7 +78,7 @@ func TestSettleWaitsForQuiet(t *testing.T) {
 		hint()
 		time.Sleep(quiet - 1)
 		p.wantRead(t)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		p.wantRead(t, "three")
 		time.Sleep(time.Hour)
 		p.wantRead(t, "three")
