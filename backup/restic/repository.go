@@ -1,0 +1,328 @@
+// Package restic reads and writes repositories of the restic backup program
+// (https://restic.readthedocs.io/en/stable/100_references.html, "Design"), format
+// version 2, and 1 as well, such that restic and this package can take turns on
+// one repository: same cuts, same trees, same locks.
+//
+// A file is cut into chunks, a directory is a JSON document; both are blobs, named by the hash of
+// their content, and stored once: compressed, sealed, many in a pack. An index says which pack
+// has which blob. A snapshot names the tree at its root. So everything is written in the order
+// packs, index, snapshot, and removed in the opposite one, and what is interrupted in between
+// leaves a sound repository with some objects that nobody needs.
+//
+//	Backup    walk ▸ read ▸ cut ▸ hash ▸ known? skip : compress ▸ seal ▸ pack ▸ store
+//	Restore   read tree ▸ make directories ▸ by pack: fetch ▸ open ▸ verify hash ▸ write
+//	Forget    remove snapshots;  Prune  mark what the others need ▸ repack ▸ new index ▸ delete
+//
+// A Repository has no goroutines between calls; each call waits for those it starts. Whatever is read from
+// the store is taken for hostile until its seal was found whole, and bounded before it is allocated.
+package restic
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/user"
+	"path"
+	"runtime"
+	"sync"
+
+	"github.com/klauspost/compress/zstd"
+
+	"mainstay/backup/store"
+)
+
+var (
+	// ErrNoRepository is in the error of Open when there is none.
+	ErrNoRepository = errors.New("no repository there")
+	// ErrWrongPassword is in the error of Open when no key of the repository has this password.
+	ErrWrongPassword = errors.New("wrong password, or no key of this repository is for it")
+)
+
+// Limits of what is read whole.
+const (
+	maxConfig   = 64 << 10
+	maxKeyFile  = 64 << 10
+	maxKeys     = 64
+	maxLock     = 64 << 10
+	maxSnapshot = 64 << 20
+	maxIndex    = 128 << 20
+	maxUnpacked = 512 << 20 // any of them, decompressed
+)
+
+// A Repository is a place for snapshots in a store. It is safe for concurrent use.
+type Repository struct {
+	store  store.Store
+	log    *slog.Logger
+	key    *sealKey
+	config config
+	who    identity
+	zip    *zstd.Encoder
+	unzip  *zstd.Decoder
+
+	mu    sync.Mutex
+	index *index // of the last loadIndex
+}
+
+// A config is the repository's sealed object of that name.
+type config struct {
+	Version    int        `json:"version"`
+	ID         string     `json:"id"`
+	Polynomial polynomial `json:"chunker_polynomial"`
+}
+
+// An identity is who writes: it stands in keys, locks and snapshots.
+type identity struct {
+	hostname, username string
+	uid, gid           uint32
+}
+
+func whoAmI() identity {
+	who := identity{uid: uint32(os.Getuid()), gid: uint32(os.Getgid())}
+	who.hostname, _ = os.Hostname()
+	if u, err := user.Current(); err == nil {
+		who.username = u.Username
+	}
+	return who
+}
+
+// Create makes a repository in s, which must not hold one, and opens it. The store remains the caller's to close.
+func Create(ctx context.Context, log *slog.Logger, s store.Store, password string) (*Repository, error) {
+	if password == "" {
+		return nil, errors.New("create repository: the password is empty")
+	}
+	r := newRepository(log, s)
+	r.config = config{Version: 2, Polynomial: randomPolynomial()}
+	var id ID
+	rand.Read(id[:])
+	r.config.ID = id.String()
+
+	// An attempt that was interrupted may have left its key; it must be the only one with this password.
+	keys, err := r.openKeys(ctx, password)
+	switch {
+	case err == nil:
+		r.key = keys[0]
+	case errors.Is(err, ErrNoRepository):
+		err = r.createKey(ctx, password)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("create repository: %w", err)
+	}
+	plain, err := json.Marshal(r.config)
+	if err != nil {
+		return nil, err
+	}
+	sealed := r.key.seal(nil, plain)
+	if err := s.Put(ctx, "config", sealed, sha256.Sum256(sealed)); err != nil {
+		return nil, fmt.Errorf("create repository: %w", err)
+	}
+	log.Info("repository created", "repository", s.String(), "id", r.config.ID[:10])
+	return r, nil
+}
+
+func (r *Repository) createKey(ctx context.Context, password string) error {
+	master := newMasterKey()
+	data, err := sealKeyFile(master, password, r.who)
+	if err == nil {
+		err = r.put(ctx, "keys", data)
+	}
+	if err == nil {
+		r.key, err = master.sealKey()
+	}
+	return err
+}
+
+// Open opens the repository in s. The error is ErrNoRepository or ErrWrongPassword where that is what is wrong.
+// The store remains the caller's to close.
+func Open(ctx context.Context, log *slog.Logger, s store.Store, password string) (*Repository, error) {
+	r := newRepository(log, s)
+	if err := r.open(ctx, password); err != nil {
+		return nil, fmt.Errorf("open repository %s: %w", s, err)
+	}
+	return r, nil
+}
+
+func newRepository(log *slog.Logger, s store.Store) *Repository {
+	r := &Repository{store: s, log: log, who: whoAmI()}
+	// The constructors' only errors are wrong options.
+	r.zip, _ = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(runtime.GOMAXPROCS(0)),
+		zstd.WithEncoderCRC(false), zstd.WithWindowSize(512<<10))
+	r.unzip, _ = zstd.NewReader(nil, zstd.WithDecoderConcurrency(runtime.GOMAXPROCS(0)), zstd.WithDecoderMaxMemory(maxUnpacked))
+	return r
+}
+
+func (r *Repository) open(ctx context.Context, password string) error {
+	keys, keyErr := r.openKeys(ctx, password)
+	if keyErr != nil && !errors.Is(keyErr, ErrWrongPassword) {
+		return keyErr
+	}
+	size, err := r.store.Stat(ctx, "config")
+	if errors.Is(err, store.ErrNotExist) {
+		return ErrNoRepository
+	}
+	if err != nil {
+		return err
+	}
+	if keyErr != nil {
+		return keyErr
+	}
+	if size > maxConfig {
+		return fmt.Errorf("config of %d bytes", size)
+	}
+	sealed, err := r.store.Get(ctx, "config", 0, size)
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		var plain []byte
+		if plain, err = key.open(append([]byte(nil), sealed...)); err == nil {
+			r.key = key
+			if err = json.Unmarshal(plain, &r.config); err == nil {
+				return r.config.check()
+			}
+		}
+	}
+	return fmt.Errorf("read config: %w", err)
+}
+
+func (c *config) check() error {
+	switch {
+	case c.Version != 1 && c.Version != 2:
+		return fmt.Errorf("format version %d is not known here", c.Version)
+	case c.Polynomial == 0:
+		return errors.New("config without chunker_polynomial")
+	case len(c.ID) != 64:
+		return fmt.Errorf("repository id %.80q is not one", c.ID)
+	}
+	return nil
+}
+
+// openKeys returns the master keys to which the password opens the way: one, unless the creation of the repository was interrupted.
+func (r *Repository) openKeys(ctx context.Context, password string) ([]*sealKey, error) {
+	var keys []*sealKey
+	tried := 0
+	for object, err := range r.store.List(ctx, "keys") {
+		if err != nil {
+			return nil, err
+		}
+		if _, err := ParseID(path.Base(object.Name)); err != nil || object.Size > maxKeyFile {
+			continue
+		}
+		if tried++; tried > maxKeys {
+			break
+		}
+		data, err := r.get(ctx, object)
+		if err != nil {
+			return nil, err
+		}
+		key, err := openKeyFile(data, password)
+		if err == nil {
+			keys = append(keys, key)
+		} else if !errors.Is(err, errPassword) {
+			r.log.Warn("key file skipped", "name", object.Name, "error", err)
+		}
+	}
+	switch {
+	case len(keys) > 0:
+		return keys, nil
+	case tried > 0:
+		return nil, ErrWrongPassword
+	}
+	return nil, ErrNoRepository
+}
+
+// Close releases the memory that the repository holds on to. The store stays open.
+func (r *Repository) Close() {
+	r.unzip.Close() // which otherwise keeps its goroutines
+	r.zip.Close()
+}
+
+// Version returns the repository's format, 1 or 2.
+func (r *Repository) Version() int { return r.config.Version }
+
+func packName(id ID) string {
+	name := id.String()
+	return "data/" + name[:2] + "/" + name
+}
+
+// get reads an object whole and compares it with its name.
+func (r *Repository) get(ctx context.Context, object store.Object) ([]byte, error) {
+	data, err := r.store.Get(ctx, object.Name, 0, object.Size)
+	if err != nil {
+		return nil, err
+	}
+	if ID(sha256.Sum256(data)).String() != path.Base(object.Name) {
+		return nil, fmt.Errorf("%s is damaged: its content does not match its name", object.Name)
+	}
+	return data, nil
+}
+
+// put stores data in dir under the name that its hash makes.
+func (r *Repository) put(ctx context.Context, dir string, data []byte) error {
+	id := ID(sha256.Sum256(data))
+	return r.putNamed(ctx, dir+"/"+id.String(), data, id)
+}
+
+// putNamed stores an object that may be there already, as its name is its hash.
+func (r *Repository) putNamed(ctx context.Context, name string, data []byte, id ID) error {
+	if err := r.store.Put(ctx, name, data, id); !errors.Is(err, store.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// putJSON seals a document into dir.
+func (r *Repository) putJSON(ctx context.Context, dir string, document any) (ID, error) {
+	plain, err := json.Marshal(document)
+	if err != nil {
+		return ID{}, err
+	}
+	if r.config.Version >= 2 {
+		plain = r.zip.EncodeAll(plain, []byte{unpackedZstd})
+	}
+	sealed := r.key.seal(nil, plain)
+	id := ID(sha256.Sum256(sealed))
+	return id, r.putNamed(ctx, dir+"/"+id.String(), sealed, id)
+}
+
+// unpackedZstd begins a document that is compressed; one that is not begins as JSON does.
+const unpackedZstd = 2
+
+// getJSON reads a document that putJSON, or restic, has stored.
+func (r *Repository) getJSON(ctx context.Context, object store.Object, limit int64, document any) error {
+	if object.Size > limit {
+		return fmt.Errorf("%s of %d bytes is over the limit of %d", object.Name, object.Size, limit)
+	}
+	sealed, err := r.get(ctx, object)
+	if err != nil {
+		return err
+	}
+	plain, err := r.openDocument(sealed)
+	if err == nil {
+		err = json.Unmarshal(plain, document)
+	}
+	if err != nil {
+		return fmt.Errorf("read %s: %w", object.Name, err)
+	}
+	return nil
+}
+
+func (r *Repository) openDocument(sealed []byte) ([]byte, error) {
+	plain, err := r.key.open(sealed)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case len(plain) == 0:
+		return nil, errors.New("empty document")
+	case plain[0] == '{' || plain[0] == '[':
+		return plain, nil
+	case plain[0] == unpackedZstd:
+		return r.unzip.DecodeAll(plain[1:], nil)
+	}
+	return nil, fmt.Errorf("unknown encoding %d of a document", plain[0])
+}
