@@ -105,7 +105,7 @@ func (a *api) plan(_ http.ResponseWriter, r *http.Request) (any, error) {
 	generation := a.engine.Status().Generation
 	changes, warnings, err := a.engine.Plan(r.Context())
 	if err != nil {
-		return nil, asError(err, CodeFailed)
+		return nil, asError(err, CodeInvalid)
 	}
 	return Plan{Generation: generation, Changes: listed(changes), Warnings: warnings}, nil
 }
@@ -117,6 +117,9 @@ func (a *api) reload(w http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	outcome, err := a.engine.Reload(context.WithoutCancel(r.Context()), "api")
+	if err != nil && outcome.Result == engine.ResultInvalid {
+		return nil, asError(err, CodeInvalid)
+	}
 	if err != nil {
 		return nil, asError(err, CodeRefused)
 	}

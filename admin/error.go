@@ -17,7 +17,7 @@ const (
 	CodeMethod   Code = "method_not_allowed"
 	CodeTooLarge Code = "too_large"
 	CodeNotFound Code = "not_found"
-	CodeInvalid  Code = "invalid_topology" // the file has problems; what ran before still runs
+	CodeInvalid  Code = "invalid_topology" // the file has problems or cannot be read; what ran before still runs
 	CodeRefused  Code = "refused"          // the file is valid but cannot be applied; what ran before still runs
 	CodeFailed   Code = "failed"
 )

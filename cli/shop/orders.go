@@ -159,8 +159,15 @@ func readOrders(path string) ([]Order, error) {
 func tell(ctx context.Context, log *slog.Logger, endpoint string, news <-chan Order) {
 	again := time.NewTicker(time.Second)
 	defer again.Stop()
+	var latest [][]byte // not known to have been written yet
 	for {
+		repeat := latest
 		err := bus.Publish(ctx, endpoint, func() ([][]byte, error) {
+			if repeat != nil {
+				repeat = nil
+				return latest, nil
+			}
+			latest = nil
 			select {
 			case <-ctx.Done():
 				return nil, ctx.Err()
@@ -169,7 +176,8 @@ func tell(ctx context.Context, log *slog.Logger, endpoint string, news <-chan Or
 					return nil, nil
 				}
 				body, err := json.Marshal(order)
-				return [][]byte{[]byte("orders.created"), body}, err
+				latest = [][]byte{[]byte("orders.created"), body}
+				return latest, err
 			}
 		})
 		if err == nil || ctx.Err() != nil {

@@ -1,0 +1,477 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+
+	"mainstay/backup"
+	"mainstay/bus"
+	"mainstay/engine"
+	"mainstay/proxy"
+	"mainstay/supervisor"
+	"mainstay/topology"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// Rooms that tell the window what a test wants it to show.
+type (
+	fakeSupervisor struct {
+		services []supervisor.ServiceStatus
+		lines    []supervisor.LogLine
+		err      error // after the lines
+		query    chan supervisor.LogQuery
+	}
+	fakeProxy  struct{ status proxy.Status }
+	fakeBus    struct{ relays []bus.RelayStatus }
+	fakeBackup struct{ err error }
+)
+
+func (f *fakeSupervisor) Status() []supervisor.ServiceStatus { return f.services }
+
+func (f *fakeSupervisor) Logs(ctx context.Context, q supervisor.LogQuery, emit func(supervisor.LogLine) error) error {
+	if f.query != nil {
+		f.query <- q
+	}
+	for _, line := range f.lines {
+		if err := emit(line); err != nil {
+			return err
+		}
+	}
+	if q.Follow {
+		<-ctx.Done()
+	}
+	return f.err
+}
+
+func (f *fakeProxy) Status() proxy.Status        { return f.status }
+func (f *fakeBus) Status() []bus.RelayStatus     { return f.relays }
+func (f *fakeBackup) Status() []backup.JobStatus { return nil }
+
+func (f *fakeBackup) Now(_ context.Context, name string) (*backup.Snapshot, error) {
+	if f.err != nil {
+		return nil, f.err
+	}
+	return &backup.Snapshot{ID: "abc", Tags: []string{name}}, nil
+}
+
+// A fakeEngine answers as it is told and remembers what it was asked.
+type fakeEngine struct {
+	topology *topology.Topology
+	status   engine.Status
+	outcome  engine.Outcome
+	changes  []topology.Change
+	err      error
+
+	mu    sync.Mutex // guards the field below
+	asked []string
+}
+
+func (f *fakeEngine) note(what string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked = append(f.asked, what)
+}
+
+func (f *fakeEngine) Reload(_ context.Context, origin string) (engine.Outcome, error) {
+	f.note("reload " + origin)
+	return f.outcome, f.err
+}
+
+func (f *fakeEngine) Plan(context.Context) ([]topology.Change, topology.Problems, error) {
+	return f.changes, nil, f.err
+}
+
+func (f *fakeEngine) Override(_ context.Context, service string, o engine.Override) error {
+	what := "override " + service
+	if o.Replicas != nil {
+		what += " replicas"
+	}
+	if o.Stopped != nil {
+		what += map[bool]string{true: " stop", false: " start"}[*o.Stopped]
+	}
+	if o.Restart {
+		what += " restart"
+	}
+	f.note(what)
+	return f.err
+}
+
+func (f *fakeEngine) Topology() *topology.Topology { return f.topology }
+func (f *fakeEngine) Status() engine.Status        { return f.status }
+
+// A house is an Admin with fakes behind it, and what answers on its socket.
+type house struct {
+	*Admin
+	engine     *fakeEngine
+	supervisor *fakeSupervisor
+	backup     *fakeBackup
+	socket     string
+}
+
+func newHouse(t *testing.T) *house {
+	t.Helper()
+	h := &house{
+		engine: &fakeEngine{
+			topology: &topology.Topology{
+				Services: map[string]topology.Service{
+					"web":    {Name: "web"},
+					"legacy": {Name: "legacy", External: []topology.Upstream{{Address: "127.0.0.1:1"}}},
+				},
+				Backups: map[string]topology.Backup{"orders": {}},
+			},
+			status: engine.Status{Name: "shop", Generation: 7, Overrides: map[string]string{"web": "replicas 5 (file: 3)"}},
+		},
+		supervisor: &fakeSupervisor{services: []supervisor.ServiceStatus{{Name: "web", Desired: 3, State: "ready"}}},
+		backup:     &fakeBackup{},
+		socket:     filepath.Join(t.TempDir(), "run", "admin.sock"),
+	}
+	reg := prometheus.NewRegistry()
+	h.Admin = New(slog.New(slog.DiscardHandler), prometheus.WrapRegistererWithPrefix("mainstay_", reg), reg,
+		Build{Version: "v1", Go: "go1.26", Platform: "linux/amd64"},
+		Rooms{Supervisor: h.supervisor, Proxy: &fakeProxy{}, Bus: &fakeBus{}, Backup: h.backup})
+	return h
+}
+
+// open serves the API until the test ends and returns a client of it.
+func (h *house) open(t *testing.T) *Client {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- h.Serve(ctx, h.engine, topology.Admin{Socket: h.socket, Mode: 0o600}) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-served; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	await(t, h.socket)
+	return NewClient(h.socket)
+}
+
+// await waits until something answers on the socket at path.
+func await(t *testing.T, path string) {
+	t.Helper()
+	client := NewClient(path)
+	again := time.NewTicker(5 * time.Millisecond)
+	defer again.Stop()
+	for ; ; <-again.C {
+		_, err := client.Status(t.Context())
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, ErrUnreachable) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// request asks for something that no Client would.
+func (h *house) request(t *testing.T, method, path, body string) (status int, answer string) {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext:       func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", h.socket) },
+	}}
+	r, err := http.NewRequestWithContext(t.Context(), method, "http://x"+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	content, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, strings.TrimSpace(string(content))
+}
+
+func TestStatus(t *testing.T) {
+	h := newHouse(t)
+	status, err := h.open(t).Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := h.Status()
+	want.Status = h.engine.status
+	if diff := cmp.Diff(&want, status); diff != "" {
+		t.Errorf("status (-want +got):\n%s", diff)
+	}
+	if status.Service("web").Desired != 3 || status.Service("db") != nil {
+		t.Errorf("Service finds web %v, db %v", status.Service("web"), status.Service("db"))
+	}
+	_, answer := h.request(t, "GET", "/v1/status", "")
+	for _, key := range []string{`"instances":[]`, `"bus":[]`, `"backups":[]`, `"routes":[]`, `"generation":7`} {
+		if !strings.Contains(answer, key) {
+			t.Errorf("status lacks %s: %s", key, answer)
+		}
+	}
+}
+
+func TestVerbs(t *testing.T) {
+	h := newHouse(t)
+	client := h.open(t)
+	ctx := t.Context()
+	for verb, call := range map[string]func() (*Overridden, error){
+		"override web restart":  func() (*Overridden, error) { return client.Restart(ctx, "web") },
+		"override web stop":     func() (*Overridden, error) { return client.Stop(ctx, "web") },
+		"override web start":    func() (*Overridden, error) { return client.Start(ctx, "web") },
+		"override web replicas": func() (*Overridden, error) { return client.Scale(ctx, "web", 5) },
+	} {
+		h.engine.asked = nil
+		answer, err := call()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{verb}, h.engine.asked); diff != "" {
+			t.Errorf("asked (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff(&Overridden{Service: "web", Override: "replicas 5 (file: 3)"}, answer); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", verb, diff)
+		}
+	}
+	h.engine.outcome = engine.Outcome{Result: engine.ResultApplied, Generation: 8}
+	outcome, err := client.Reload(ctx)
+	if err != nil || outcome.Generation != 8 {
+		t.Errorf("Reload: %v, %v", outcome, err)
+	}
+	h.engine.changes = []topology.Change{{Path: "services.web.replicas", Class: topology.ClassScale}}
+	plan, err := client.Plan(ctx)
+	if diff := cmp.Diff(&Plan{Generation: 7, Changes: h.engine.changes}, plan); err != nil || diff != "" {
+		t.Errorf("Plan: %v (-want +got):\n%s", err, diff)
+	}
+	snapshot, err := client.Backup(ctx, "orders")
+	if err != nil || snapshot.ID != "abc" {
+		t.Errorf("Backup: %v, %v", snapshot, err)
+	}
+}
+
+func TestErrorsKeepTheirCode(t *testing.T) {
+	problems := topology.Problems{{File: "topology.yaml", Line: 14, Column: 5, Severity: "error", Message: "unknown key"}}
+	tests := []struct {
+		name   string
+		err    error
+		result string
+		want   Code
+	}{
+		{"invalid", problems, engine.ResultInvalid, CodeInvalid},
+		{"unreadable", fs.ErrNotExist, engine.ResultInvalid, CodeInvalid},
+		{"refused", errors.New("proxy: bind :80: address already in use"), engine.ResultRefused, CodeRefused},
+		{"stopping", engine.ErrStopped, "", CodeRefused},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			h := newHouse(t)
+			h.engine.err, h.engine.outcome.Result = test.err, test.result
+			_, err := h.open(t).Reload(t.Context())
+			var got *Error
+			if !errors.As(err, &got) {
+				t.Fatalf("Reload: %v, want an Error", err)
+			}
+			if got.Code != test.want {
+				t.Errorf("code %s, want %s", got.Code, test.want)
+			}
+			if test.name == "invalid" {
+				if diff := cmp.Diff(problems, got.Problems); diff != "" {
+					t.Errorf("problems (-want +got):\n%s", diff)
+				}
+			}
+		})
+	}
+	t.Run("no such service", func(t *testing.T) {
+		h := newHouse(t)
+		h.engine.err = engine.ErrNoService
+		_, err := h.open(t).Restart(t.Context(), "db")
+		if got := new(Error); !errors.As(err, &got) || got.Code != CodeNotFound {
+			t.Errorf("Restart: %v, want %s", err, CodeNotFound)
+		}
+	})
+}
+
+func TestBadRequests(t *testing.T) {
+	h := newHouse(t)
+	h.open(t)
+	tests := []struct {
+		method, path, body string
+		status             int
+		answer             string // part of
+	}{
+		{"GET", "/v1/nothing", "", 404, `"code":"not_found"`},
+		{"GET", "/", "", 404, `"code":"not_found"`},
+		{"GET", "/v1/reload", "", 405, `the method is POST`},
+		{"POST", "/v1/status", "", 405, `the method is GET`},
+		{"POST", "/v1/scale", `{"service": "web", "replica": 3}`, 400, `unknown field`},
+		{"POST", "/v1/scale", `{"service": "web"}`, 400, `replicas: want a number`},
+		{"POST", "/v1/scale", `{"service": "web", "replicas": -1}`, 400, `replicas: want a number`},
+		{"POST", "/v1/scale", `{"service": "web", "replicas": 1} {}`, 400, `more than one value`},
+		{"POST", "/v1/scale", `{"service": "web", "replicas": `, 400, `unexpected EOF`},
+		{"POST", "/v1/scale", `[`, 400, `"code":"bad_request"`},
+		{"POST", "/v1/stop", ``, 400, `service: want the name`},
+		{"POST", "/v1/stop", `{"service": "` + strings.Repeat("x", 65<<10) + `"}`, 413, `"code":"too_large"`},
+		{"POST", "/v1/reload", `{"force": true}`, 400, `unknown field`},
+		{"POST", "/v1/backup/now", `{"backup": "web"}`, 404, `no backup`},
+		{"GET", "/v1/logs", "", 404, `no service`},
+		{"GET", "/v1/logs?service=legacy", "", 404, `runs elsewhere`},
+		{"GET", "/v1/logs?service=web&since=1h", "", 400, `unknown parameter`},
+		{"GET", "/v1/logs?service=web&tail=x", "", 400, `no such value`},
+		{"GET", "/v1/logs?service=web&replica=-1", "", 400, `parameter replica`},
+	}
+	for _, test := range tests {
+		status, answer := h.request(t, test.method, test.path, test.body)
+		if status != test.status || !strings.Contains(answer, test.answer) {
+			t.Errorf("%s %s %.60s: %d %s, want %d …%s…", test.method, test.path, test.body, status, answer, test.status, test.answer)
+		}
+	}
+	if len(h.engine.asked) > 0 {
+		t.Errorf("the engine was asked: %v", h.engine.asked)
+	}
+}
+
+func TestLogs(t *testing.T) {
+	lines := []supervisor.LogLine{
+		{Instance: "web/1", Stream: "stdout", Text: "one"},
+		{Instance: "web/2", Stream: "stderr", Text: "two <b>"},
+	}
+	t.Run("once", func(t *testing.T) {
+		h := newHouse(t)
+		h.supervisor.lines, h.supervisor.query = lines, make(chan supervisor.LogQuery, 1)
+		q := supervisor.LogQuery{Service: "web", Replica: 2, Tail: 10}
+		var got []supervisor.LogLine
+		err := h.open(t).Logs(t.Context(), q, func(line supervisor.LogLine) error {
+			got = append(got, line)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(lines, got); diff != "" {
+			t.Errorf("lines (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff(q, <-h.supervisor.query); diff != "" {
+			t.Errorf("query (-want +got):\n%s", diff)
+		}
+	})
+	t.Run("follow until the reader leaves", func(t *testing.T) {
+		h := newHouse(t)
+		h.supervisor.lines = lines
+		ctx, cancel := context.WithCancel(t.Context())
+		seen := 0
+		err := h.open(t).Logs(ctx, supervisor.LogQuery{Service: "web", Follow: true}, func(supervisor.LogLine) error {
+			if seen++; seen == len(lines) {
+				cancel()
+			}
+			return nil
+		})
+		if err != nil || seen != len(lines) {
+			t.Errorf("Logs: %v after %d lines", err, seen)
+		}
+	})
+	t.Run("what goes wrong in between is told", func(t *testing.T) {
+		h := newHouse(t)
+		h.supervisor.lines, h.supervisor.err = lines, errors.New("disk gone")
+		seen := 0
+		err := h.open(t).Logs(t.Context(), supervisor.LogQuery{Service: "web"}, func(supervisor.LogLine) error {
+			seen++
+			return nil
+		})
+		if err == nil || err.Error() != "disk gone" || seen != len(lines) {
+			t.Errorf("Logs: %v after %d lines", err, seen)
+		}
+	})
+}
+
+func TestUnreachable(t *testing.T) {
+	_, err := NewClient(filepath.Join(t.TempDir(), "admin.sock")).Status(t.Context())
+	if !errors.Is(err, ErrUnreachable) {
+		t.Errorf("Status: %v, want ErrUnreachable", err)
+	}
+}
+
+func TestSocketPermissions(t *testing.T) {
+	h := newHouse(t)
+	h.open(t)
+	info, err := os.Lstat(h.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := info.Mode(), fs.ModeSocket|0o600; got != want {
+		t.Errorf("mode %v, want %v", got, want)
+	}
+	entries, err := os.ReadDir(filepath.Dir(h.socket))
+	if err != nil || len(entries) != 1 {
+		t.Errorf("beside the socket: %v, %v", entries, err)
+	}
+}
+
+func TestSocketAlreadyThere(t *testing.T) {
+	at := func(h *house) topology.Admin { return topology.Admin{Socket: h.socket, Mode: 0o600} }
+	t.Run("live", func(t *testing.T) {
+		h := newHouse(t)
+		client := h.open(t)
+		err := h.Serve(t.Context(), h.engine, at(h))
+		if err == nil || !strings.Contains(err.Error(), "in use") {
+			t.Errorf("Serve: %v, want in use", err)
+		}
+		if _, err := client.Status(t.Context()); err != nil {
+			t.Errorf("the first no longer answers: %v", err)
+		}
+	})
+	t.Run("stale", func(t *testing.T) {
+		h := newHouse(t)
+		os.MkdirAll(filepath.Dir(h.socket), 0o755)
+		stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: h.socket, Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stale.SetUnlinkOnClose(false) // as when it was killed
+		stale.Close()
+		if _, err := NewClient(h.socket).Status(t.Context()); !errors.Is(err, ErrUnreachable) {
+			t.Fatalf("the socket is not stale: %v", err)
+		}
+		h.open(t)
+	})
+	t.Run("no socket", func(t *testing.T) {
+		h := newHouse(t)
+		os.MkdirAll(filepath.Dir(h.socket), 0o755)
+		os.WriteFile(h.socket, []byte("precious"), 0o600)
+		if err := h.Serve(t.Context(), h.engine, at(h)); err == nil {
+			t.Error("Serve replaced a file that is no socket")
+		}
+		if content, _ := os.ReadFile(h.socket); string(content) != "precious" {
+			t.Errorf("the file now holds %q", content)
+		}
+	})
+	t.Run("too long", func(t *testing.T) {
+		h := newHouse(t)
+		h.socket = filepath.Join(t.TempDir(), strings.Repeat("x", 120), "s")
+		if err := h.Serve(t.Context(), h.engine, at(h)); err == nil || !strings.Contains(err.Error(), "admin.socket") {
+			t.Errorf("Serve: %v, want what to do", err)
+		}
+	})
+}
+
+func TestSocketGoesWithTheServer(t *testing.T) {
+	h := newHouse(t)
+	t.Run("serve", func(t *testing.T) { h.open(t) })
+	if _, err := os.Lstat(h.socket); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the socket is still there: %v", err)
+	}
+}
