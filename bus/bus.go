@@ -41,10 +41,10 @@ type Bus struct {
 	relays map[string]*relay
 }
 
-// New returns a Bus that relays nothing yet. Its metrics are registered with reg.
+// New returns a Bus that relays nothing yet. Its metrics are registered with reg, unless that is nil.
 func New(log *slog.Logger, reg prometheus.Registerer) *Bus {
 	b := &Bus{log: log, limits: defaultLimits(), relays: map[string]*relay{}}
-	reg.MustRegister(newMetrics(b))
+	newMetrics(reg, b)
 	return b
 }
 

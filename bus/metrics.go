@@ -15,11 +15,12 @@ type metrics struct {
 	subscriptions, queued     *prometheus.Desc
 }
 
-func newMetrics(b *Bus) *metrics {
+// newMetrics registers the metrics of b with reg, unless that is nil.
+func newMetrics(reg prometheus.Registerer, b *Bus) {
 	desc := func(name, help string, more ...string) *prometheus.Desc {
 		return prometheus.NewDesc("bus_"+name, help, append([]string{"relay"}, more...), nil)
 	}
-	return &metrics{
+	m := &metrics{
 		bus:            b,
 		received:       desc("messages_received_total", "Messages from publishers."),
 		receivedBytes:  desc("received_bytes_total", "Bytes of the messages from publishers, as encoded."),
@@ -32,6 +33,9 @@ func newMetrics(b *Bus) *metrics {
 		subscribers:    desc("subscribers", "Subscribers connected."),
 		subscriptions:  desc("subscriptions", "Topic prefixes subscribed to, once for each subscriber."),
 		queued:         desc("queued_bytes", "Bytes that wait to be written to subscribers."),
+	}
+	if reg != nil {
+		reg.MustRegister(m)
 	}
 }
 

@@ -1,0 +1,37 @@
+"""stalled.py PUBLISHERS SUBSCRIBERS MESSAGES SIZE: a subscriber that does not read, beside one that does.
+
+Once all is published and the healthy one has everything it says so and waits for a line on the
+standard input; then the stalled one reads what is left for it, until END, which is sent then.
+"""
+
+import sys
+import threading
+
+from peers import END, join, pub, receive, say, sub
+
+messages, size = int(sys.argv[3]), int(sys.argv[4])
+publisher = pub(sys.argv[1])
+healthy = sub(sys.argv[2], b"m")
+stalled = sub(sys.argv[2], b"m", RCVHWM=1, RCVBUF=4096)
+join(publisher, healthy, stalled)
+while stalled.poll(200):  # the rest of what join sent
+    stalled.recv()
+
+got = []
+thread = threading.Thread(target=lambda: got.extend(m[0][:9] for m in receive(healthy)))
+thread.start()
+for n in range(messages):
+    publisher.send(b"m%08d" % n + b"x" * (size - 9))
+publisher.send(END)
+thread.join()
+complete = got == [b"m%08d" % n for n in range(messages)]
+say(healthy=len(got), complete=complete)
+sys.stdin.readline()
+rest = []
+while stalled.poll(3000):
+    message = stalled.recv()
+    rest.append(message[:9] if message != END else "end")
+    if message == END:
+        break
+numbers = [int(m[1:]) for m in rest if m != "end"]
+say(stalled=len(rest), ordered=numbers == sorted(set(numbers)), first=numbers[0] if numbers else -1, last=numbers[-1] if numbers else -1)
