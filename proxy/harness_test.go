@@ -65,9 +65,7 @@ func newRig(t *testing.T, routes ...topology.Route) *rig {
 				if i.InFlight != 0 {
 					t.Errorf("instance %s has %d requests in flight in the end", i.ID, i.InFlight)
 				}
-				ctx, cancel := context.WithCancel(context.Background())
-				cancel()
-				_ = r.Drain(ctx, topology.Instance{Service: s.Service, ID: i.ID})
+				r.drop(s.Service, i.ID)
 			}
 		}
 	})
@@ -117,6 +115,12 @@ func (r *rig) instance(service, id string, h http.HandlerFunc) *httptest.Server 
 	return s
 }
 
+// echo answers with the request's content.
+func echo(w http.ResponseWriter, r *http.Request) {
+	b, _ := io.ReadAll(r.Body)
+	w.Write(b)
+}
+
 // raw starts an instance that answers each connection by hand.
 func (r *rig) raw(service, id string, serve func(net.Conn, *bufio.Reader)) net.Addr {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -141,12 +145,20 @@ func (r *rig) raw(service, id string, serve func(net.Conn, *bufio.Reader)) net.A
 		}
 	}()
 	r.t.Cleanup(func() {
+		r.drop(service, id)
 		l.Close()
 		<-done
 		<-conns.close()
 	})
 	r.Admit(topology.Instance{Service: service, ID: id, Address: l.Addr().String(), Weight: 1})
 	return l.Addr()
+}
+
+// drop drains an instance without waiting.
+func (r *rig) drop(service, id string) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = r.Drain(ctx, topology.Instance{Service: service, ID: id})
 }
 
 // dead admits an instance that nobody listens for.
