@@ -107,9 +107,13 @@ func overlap(a, b string) bool {
 		case "", "*", "::":
 			return true
 		case "0.0.0.0":
-			return !isIPv6
+			if !isIPv6 {
+				return true
+			}
 		case "localhost":
-			return err == nil && other.IsLoopback()
+			if err == nil && other.IsLoopback() {
+				return true
+			}
 		}
 	}
 	return false

@@ -77,7 +77,7 @@ func (rs *resolver) checkExternal(v *value) {
 	rs.checkNotEmpty(v.at("external"))
 	for _, mapping := range []*value{v, v.at("probes")} {
 		for _, name := range mapping.order {
-			if field := mapping.fields[name]; !field.key.external && !field.broken {
+			if field := mapping.fields[name]; !field.key.external && !field.broken && v.sound("external") {
 				rs.report.failf(field.name, field.path, "%s means nothing for external instances, which Mainstay does not launch", field.path)
 			}
 		}
@@ -248,4 +248,3 @@ func (rs *resolver) checkBackups(t *Topology) {
 		}
 	}
 }
-

@@ -24,7 +24,7 @@ var root = &key{
 			{name: "services", typ: &typ{name: "a mapping of names to services", named: checkName, each: &key{
 				name: "NAME", typ: service, class: ClassScale, reason: "exactly its own instances start or stop",
 				doc: "A program in one or more instances, or, with external, instances that run elsewhere and are only probed and balanced.",
-			}}, example: "{web: {command: ./web --port {port}}}", doc: "What runs, by name."},
+			}}, example: `{web: {command: "./web --port {port}"}}`, doc: "What runs, by name."},
 			{name: "proxy", typ: proxy, example: "{routes: [{service: web}]}", class: ClassHot, reason: "the routing table is swapped in one step",
 				doc: "Where requests come in and where they go."},
 			{name: "bus", typ: &typ{name: "a mapping of names to relays", named: checkName, each: &key{
@@ -89,7 +89,7 @@ var proxy = &typ{
 	name: "a mapping",
 	keys: []*key{
 		{name: "listeners", typ: &typ{name: "a mapping of names to listeners", named: checkName, each: &key{
-			name: "NAME", typ: listener, class: ClassRebind, reason: "the new address is bound before the old one is let go",
+			name: "NAME", typ: listener, class: ClassRebind, reason: "only this listener's socket opens or closes",
 			doc: "An address that accepts HTTP.",
 		}}, defDoc: "`http: {address: 127.0.0.1:8080}` if there are routes", example: "{http: {address: :80}}", doc: "Where requests come in, by name."},
 		{name: "load_balancing", typ: oneOf([]string{"least_connections"}, "round_robin", "random_two", "ip_hash"), def: "least_connections",
@@ -113,7 +113,7 @@ var proxy = &typ{
 var listener = &typ{
 	name: "a mapping",
 	keys: []*key{
-		{name: "address", typ: address(true), required: true, example: `":80"`, doc: "host:port; without a host, every interface."},
+		{name: "address", typ: address(true), required: true, example: `":80"`, reason: "the new address is bound before the old one is let go", doc: "host:port; without a host, every interface."},
 		{name: "tls", typ: &typ{
 			name: "a mapping",
 			keys: []*key{
@@ -150,8 +150,8 @@ var route = &typ{
 			name: "a mapping",
 			keys: []*key{
 				{name: "connect", typ: duration(time.Millisecond), def: "1s", example: "500ms", doc: "To establish the connection."},
-				{name: "response_header", typ: duration(time.Millisecond), def: "60s", example: "30s", doc: "From the request sent to the response's header."},
-				{name: "idle", typ: duration(time.Millisecond), def: "60s", example: "5m", doc: "Without a byte in either direction, once the header has come."},
+				{name: "response_header", typ: duration(time.Millisecond), def: "1m", example: "30s", doc: "From the request sent to the response's header."},
+				{name: "idle", typ: duration(time.Millisecond), def: "1m", example: "5m", doc: "Without a byte in either direction, once the header has come."},
 			},
 			foreign: map[string]foreign{"read": {key: "response_header"}, "response": {key: "response_header"}, "dial": {key: "connect"}},
 		}},
@@ -206,8 +206,10 @@ var headerValues = &typ{
 var relay = &typ{
 	name: "a mapping",
 	keys: []*key{
-		{name: "publishers", typ: endpoint, required: true, example: "tcp://127.0.0.1:5556", doc: "Where publishers connect to. The host `*` is every interface."},
-		{name: "subscribers", typ: endpoint, required: true, example: "tcp://127.0.0.1:5557", doc: "Where subscribers connect to."},
+		{name: "publishers", typ: endpoint, required: true, example: "tcp://127.0.0.1:5556", reason: "the new address is bound before the old one is let go",
+			doc: "Where publishers connect to. The host `*` is every interface."},
+		{name: "subscribers", typ: endpoint, required: true, example: "tcp://127.0.0.1:5557", reason: "the new address is bound before the old one is let go",
+			doc: "Where subscribers connect to."},
 		{name: "queue", example: "{limit: 16MiB, when_full: drop_oldest}", doc: "What waits for one subscriber.", class: ClassHot,
 			reason: "queues take their new limit at once", typ: &typ{
 				name: "a mapping",

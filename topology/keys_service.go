@@ -102,7 +102,7 @@ var service = &typ{
 			}},
 		{name: "stop_signal", typ: signal, def: "SIGTERM", example: "SIGINT", class: ClassHot, reason: "the next stop is made with it",
 			doc: "The signal that asks an instance to end."},
-		{name: "stop_grace_period", typ: duration(0), def: "10s", example: "45s", class: ClassHot, reason: "the next stop is made with it",
+		{name: "stop_grace_period", external: true, typ: duration(0), def: "10s", example: "45s", class: ClassHot, reason: "the next stop is made with it",
 			doc: "How long a stop waits, first for the requests in flight and then, after the signal, for the process, before it is killed."},
 		{name: "schedule", unsupported: true, typ: cron, example: `"0 3 * * *"`, doc: "Makes it a job that runs and ends."},
 		{name: "slo", unsupported: true, external: true, example: "{objective: 99.9, latency: 300ms, window: 30d}", doc: "What the service promises.", typ: &typ{

@@ -276,7 +276,7 @@ var file = &typ{
 // address is host:port; anyHost says that the host may be empty, for every interface.
 func address(anyHost bool) *typ {
 	return &typ{
-		name: "an address", schema: map[string]any{"type": "string", "pattern": `:[0-9]+$|\$\{`},
+		name: "an address", yaml: "any", schema: map[string]any{"type": "string", "pattern": `:[0-9]+$|\$\{`},
 		parse: func(s scalar) (any, error) { return parseAddress(s.String(), anyHost) },
 	}
 }

@@ -1,5 +1,12 @@
 package topology
 
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+)
+
 // A Class says what a change does to what runs.
 type Class string
 
@@ -23,5 +30,125 @@ type Change struct {
 	Service string `json:"service,omitempty"` // whose instances it touches
 }
 
-// Plan returns what is different in next, ordered by path. It has no effect.
-func Plan(have, next *Topology) []Change { return nil }
+// Plan returns what is different in next, ordered by path. It has no effect. What is new or gone as a whole, such as
+// a service, is one Change. A route is named by its host and path prefix: proxy.routes[shop.example.com/api].
+func Plan(have, next *Topology) []Change {
+	have, next = orEmpty(have), orEmpty(next)
+	old, new := treeOf(have), treeOf(next)
+	if have.StateDir == "" || next.StateDir == "" {
+		// To and from nothing, there is no place that could not be left.
+		for _, t := range []tree{old, new} {
+			delete(t, "state_dir")
+			delete(t, "admin")
+		}
+	}
+	p := &planner{}
+	p.compare(root, "", meaning{}, old, new)
+	p.compareOrder(have.Proxy.Routes, next.Proxy.Routes)
+	slices.SortStableFunc(p.changes, func(a, b Change) int { return cmp.Compare(a.Path, b.Path) })
+	return p.changes
+}
+
+func orEmpty(t *Topology) *Topology {
+	if t == nil {
+		return Empty
+	}
+	return t
+}
+
+// A meaning is what a change of a key does, as the table says it there or above.
+type meaning struct {
+	class   Class
+	reason  string
+	service string
+}
+
+func (m meaning) of(k *key) meaning {
+	if k == nil {
+		return m
+	}
+	if k.class != "" {
+		m.class = k.class
+	}
+	if k.reason != "" {
+		m.reason = k.reason
+	}
+	return m
+}
+
+type planner struct{ changes []Change }
+
+// compare adds what is different between old and new, which are what the key k has at path; nil is nothing.
+func (p *planner) compare(k *key, path string, m meaning, old, new any) {
+	m = m.of(k)
+	oldTree, oldIsTree := old.(tree)
+	newTree, newIsTree := new.(tree)
+	switch {
+	case oldIsTree && newIsTree:
+		p.compareTrees(k, path, m, oldTree, newTree)
+	case old == nil:
+		p.add(Change{Path: path, Action: "add", New: shown(k, new)}, m)
+	case new == nil:
+		p.add(Change{Path: path, Action: "remove", Old: shown(k, old)}, m)
+	case !same(old, new):
+		p.add(Change{Path: path, Action: "change", Old: shown(k, old), New: shown(k, new)}, m)
+	}
+}
+
+func (p *planner) compareTrees(k *key, path string, m meaning, old, new tree) {
+	names := maps.Clone(old)
+	maps.Copy(names, new)
+	for name := range names {
+		childPath, childMeaning := path+"."+name, m
+		switch path {
+		case "":
+			childPath = name
+		case "services":
+			childMeaning.service = name
+		case "proxy.routes":
+			childPath = path + "[" + name + "]"
+		}
+		p.compare(below(k, name), childPath, childMeaning, old[name], new[name])
+	}
+}
+
+func (p *planner) add(c Change, m meaning) {
+	c.Class, c.Reason, c.Service = m.class, m.reason, m.service
+	p.changes = append(p.changes, c)
+}
+
+// compareOrder adds a change if routes that are in both have another order: the first match wins.
+func (p *planner) compareOrder(have, next []Route) {
+	old, new := routeLabels(have), routeLabels(next)
+	inOld, inNew := setOf(old), setOf(new)
+	old = slices.DeleteFunc(old, func(label string) bool { return !inNew[label] })
+	new = slices.DeleteFunc(new, func(label string) bool { return !inOld[label] })
+	for len(old) > 0 && old[0] == new[0] {
+		old, new = old[1:], new[1:]
+	}
+	for len(old) > 0 && old[len(old)-1] == new[len(new)-1] {
+		old, new = old[:len(old)-1], new[:len(new)-1]
+	}
+	if len(old) == 0 {
+		return
+	}
+	routes := lookup("proxy", "routes")
+	m := meaning{}.of(lookup("proxy")).of(routes).of(routes.typ.item)
+	p.add(Change{Path: "proxy.routes", Action: "change", Old: firstFew(old), New: firstFew(new)}, m)
+}
+
+func setOf(words []string) map[string]bool {
+	set := make(map[string]bool, len(words))
+	for _, w := range words {
+		set[w] = true
+	}
+	return set
+}
+
+// firstFew joins words in their order, at most ten of them.
+func firstFew(words []string) string {
+	if len(words) > 10 {
+		return strings.Join(words[:10], ", ") + ", …"
+	}
+	return strings.Join(words, ", ")
+}

@@ -111,11 +111,14 @@ func (rs *resolver) service(name string, v *value) Service {
 	if s.Port > 0 && !v.given("update", "order") {
 		s.Update.Order = StopFirst
 	}
-	if s.External != nil {
-		s.Replicas = len(s.External)
-	}
 	s.Probes = rs.probes(v.at("probes"), s)
 	rs.checkService(v, s)
+	if s.External != nil {
+		return Service{
+			Name: name, External: s.External, Replicas: len(s.External),
+			Probes: Probes{Readiness: s.Probes.Readiness}, StopGracePeriod: s.StopGracePeriod,
+		}
+	}
 	return s
 }
 

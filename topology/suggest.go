@@ -7,14 +7,14 @@ import (
 )
 
 // nearest returns the name of names that word was probably meant to be: at most two slips of the
-// keyboard away and fewer than word has letters, the nearest and then first in names. It returns "" if there is none.
+// keyboard away and no more than one for two letters, the nearest and then first in names. It returns "" if there is none.
 func nearest(word string, names []string) string {
 	best, bestDistance := "", 3
 	for _, name := range names {
 		if abs(len(name)-len(word)) >= bestDistance {
 			continue
 		}
-		if d := distance(strings.ToLower(word), strings.ToLower(name)); d < bestDistance && d < len([]rune(word)) {
+		if d := distance(strings.ToLower(word), strings.ToLower(name)); d < bestDistance && 2*d <= len(word) {
 			best, bestDistance = name, d
 		}
 	}

@@ -48,7 +48,9 @@ type Service struct {
 	// Command is the argv of each instance, with per-instance placeholders
 	// ({address} {host} {port} {replica} {service}) still in it. Empty if External is set.
 	// A first word "mainstay" without a slash means the running binary.
-	Command     []Text
+	Command []Text
+	// External is where the instances are that Mainstay does not launch. Such a service has
+	// as many Replicas, a readiness probe and a StopGracePeriod, and nothing else.
 	External    []Upstream
 	Replicas    int
 	Environment map[string]Text // in addition to Mainstay's own environment; placeholders still in it

@@ -35,6 +35,8 @@ func (w *walker) walk(k *key, n, name *node, path string, secrets bool) *value {
 	}
 	t := k.typ
 	switch {
+	case n.shape == shapeBroken:
+		v.broken = true
 	case k.unsupported:
 		w.breakf(v, v.place(), "%s is not supported yet", path)
 	case n.shape == shapeNull:
@@ -121,7 +123,11 @@ func (w *walker) walkScalar(v *value, secrets bool) {
 	if s.Text().IsSecret() {
 		f = fault{message: "the value of ${file:} does not fit here"}
 	}
-	f.message = v.path + ": " + f.message
+	if strings.HasPrefix(f.message, "is ") || strings.HasPrefix(f.message, "has ") {
+		f.message = v.path + " " + f.message
+	} else {
+		f.message = v.path + ": " + f.message
+	}
 	w.report.fail(n, v.path, f)
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -39,6 +38,7 @@ const (
 	shapeScalar  shape = "scalar"
 	shapeList    shape = "list"
 	shapeMapping shape = "mapping"
+	shapeBroken  shape = "broken" // what was wrong with it is told already
 )
 
 // A source is a File with the directory that its relative paths are relative to.
@@ -62,20 +62,22 @@ func (n *node) find(key string) *entry {
 
 // A yamlReader turns the parser's tree into nodes and reports what the file's rules forbid for every key.
 type yamlReader struct {
-	report    *report
-	source    *source
-	aliased   int
-	expanding map[*yaml.Node]bool // aliases that the reader is inside of
+	report  *report
+	source  *source
+	aliased int                 // values that stand in the tree because of aliases
+	bomb    bool                // there were too many of them
+	inAlias int                 // how many aliases the reader is inside of
+	open    map[*yaml.Node]bool // values with an anchor that the reader is inside of
 }
 
 // readYAML returns the root of the one document in content, or nil after reporting why there is none.
 func readYAML(r *report, src *source, content []byte) *node {
-	y := &yamlReader{report: r, source: src, expanding: map[*yaml.Node]bool{}}
+	y := &yamlReader{report: r, source: src, open: map[*yaml.Node]bool{}}
 	if len(content) > maxFileBytes {
 		y.failFile(fmt.Sprintf("the file is larger than 1 MiB (%d bytes)", len(content)))
 		return nil
 	}
-	loader, err := yaml.NewLoader(bytes.NewReader(content), yaml.WithPlugin(loaderlimits.New(loaderlimits.DepthValue(maxDepth))))
+	loader, err := yaml.NewLoader(bytes.NewReader(content), yaml.WithPlugin(loaderlimits.New(loaderlimits.DepthFunc(checkDepth))))
 	if err != nil {
 		y.failFile(err.Error())
 		return nil
@@ -86,13 +88,13 @@ func readYAML(r *report, src *source, content []byte) *node {
 		y.failFile(`the file is empty; the smallest is "version: 1"`)
 		return nil
 	case err != nil:
-		y.failSyntax(err)
+		y.failSyntax(content, err)
 		return nil
 	}
 	switch err := loader.Load(&second); {
 	case errors.Is(err, io.EOF):
 	case err != nil:
-		y.failSyntax(err)
+		y.failSyntax(content, err)
 	default:
 		r.failf(y.at(&second), "", "a second document begins here; a topology is one document")
 	}
@@ -108,25 +110,45 @@ func (y *yamlReader) failFile(message string) {
 	y.report.add(Problem{File: y.source.Path, Severity: severityError, Message: message})
 }
 
-// parserMessage cuts what the parser says about positions, which the problem has already.
-var parserMessage = regexp.MustCompile(`^go-yaml load error in \w+ (\(.*\) )?at [^:]*: `)
+// tooDeep is what is wrong with a value that stands deeper than maxDepth.
+var tooDeep = fmt.Sprintf("more than %d levels of nesting", maxDepth)
 
-func (y *yamlReader) failSyntax(err error) {
-	p := Problem{File: y.source.Path, Severity: severityError}
+// checkDepth keeps the parser from going deeper than a topology does.
+func checkDepth(depth int, _ *yaml.DepthContext) error {
+	if depth > maxDepth {
+		return errors.New(tooDeep)
+	}
+	return nil
+}
+
+func (y *yamlReader) failSyntax(content []byte, err error) {
+	p := Problem{File: y.source.Path, Line: 1, Column: 1, Severity: severityError, Message: "not YAML: " + err.Error()}
 	if e, ok := errors.AsType[*yaml.LoadError](err); ok {
 		p.Line, p.Column = max(e.Mark.Line, 1), max(e.Mark.Column, 1)
 		p.Message = "not YAML: " + e.Message
-		if e.ContextMsg != "" {
+		switch {
+		case strings.Contains(e.Message, tooDeep):
+			p.Message = tooDeep
+		case isTab(content, p.Line):
+			p.Message = "not YAML: the line is indented with a tab; use blanks"
+		case e.ContextMsg != "":
 			p.Message += " " + e.ContextMsg
 			if e.ContextMark.Line > 0 && e.ContextMark.Line != e.Mark.Line {
 				p.Message += fmt.Sprintf(" that begins in line %d", e.ContextMark.Line)
 			}
 		}
-	} else {
-		p.Line, p.Column = 1, 1
-		p.Message = "not YAML: " + parserMessage.ReplaceAllString(err.Error(), "")
 	}
 	y.report.add(p)
+}
+
+// isTab reports whether the indentation of a line of content has a tab in it.
+func isTab(content []byte, line int) bool {
+	lines := bytes.SplitN(content, []byte("\n"), line+1)
+	if len(lines) < line {
+		return false
+	}
+	text := lines[line-1]
+	return bytes.ContainsRune(text[:len(text)-len(bytes.TrimLeft(text, " \t"))], '\t')
 }
 
 // at returns an empty node in n's place.
@@ -134,74 +156,83 @@ func (y *yamlReader) at(n *yaml.Node) *node {
 	return &node{source: y.source, line: max(n.Line, 1), column: max(n.Column, 1), shape: shapeNull}
 }
 
+// broken reports what is wrong with n, and returns a node in its place of which nothing more is said.
+func (y *yamlReader) broken(n *yaml.Node, message string) *node {
+	out := y.at(n)
+	out.shape = shapeBroken
+	y.report.failf(out, "", "%s", message)
+	return out
+}
+
 func (y *yamlReader) read(n *yaml.Node, depth int) *node {
 	out := y.at(n)
 	if depth > maxDepth {
-		y.report.failf(out, "", "more than %d levels of nesting", maxDepth)
-		return out
+		return y.broken(n, tooDeep)
 	}
-	if len(y.expanding) > 0 {
+	if n.Anchor != "" {
+		y.open[n] = true
+		defer delete(y.open, n)
+	}
+	if y.inAlias > 0 {
 		y.aliased++
 	}
 	switch n.Kind {
 	case yaml.AliasNode:
 		return y.readAlias(n, depth)
 	case yaml.ScalarNode:
-		y.readScalar(n, out)
+		return y.readScalar(n)
 	case yaml.SequenceNode:
-		y.checkTag(n, out, "!!seq")
+		if n.Tag != "!!seq" {
+			return y.broken(n, "unknown tag "+n.Tag)
+		}
 		out.shape = shapeList
 		for _, item := range n.Content {
 			out.items = append(out.items, y.read(item, depth+1))
 		}
 	case yaml.MappingNode:
-		y.checkTag(n, out, "!!map")
+		if n.Tag != "!!map" {
+			return y.broken(n, "unknown tag "+n.Tag)
+		}
 		y.readMapping(n, out, depth)
 	}
 	return out
 }
 
 func (y *yamlReader) readAlias(n *yaml.Node, depth int) *node {
-	at := y.at(n)
 	switch {
 	case n.Alias == nil:
-		y.report.failf(at, "", "unknown anchor %q", n.Value)
-		return at
-	case y.expanding[n.Alias]:
-		y.report.failf(at, "", "the alias *%s stands inside of what it names", n.Value)
-		return at
+		return y.broken(n, fmt.Sprintf("unknown anchor %q", n.Value))
+	case y.open[n.Alias]:
+		return y.broken(n, fmt.Sprintf("the alias *%s stands inside of what it names", n.Value))
+	case y.bomb: // told already
+		out := y.at(n)
+		out.shape = shapeBroken
+		return out
 	case y.aliased > maxAliased:
-		y.report.failf(at, "", "aliases repeat more than %d values", maxAliased)
-		return at
+		y.bomb = true
+		return y.broken(n, fmt.Sprintf("aliases repeat more than %d values", maxAliased))
 	}
-	y.expanding[n.Alias] = true
-	defer delete(y.expanding, n.Alias)
+	y.inAlias++
+	defer func() { y.inAlias-- }()
 	return y.read(n.Alias, depth)
 }
 
-func (y *yamlReader) readScalar(n *yaml.Node, out *node) {
-	out.text = n.Value
-	out.shape = shapeScalar
+func (y *yamlReader) readScalar(n *yaml.Node) *node {
+	out := y.at(n)
+	out.shape, out.tag, out.text = shapeScalar, n.Tag, n.Value
 	switch n.Tag {
 	case "!!str", "!!int", "!!float", "!!bool":
-		out.tag = n.Tag
 	case "!!null":
 		out.shape = shapeNull
-	case "!!timestamp", "!!merge": // no types of the core schema: plain strings, unless asked for
-		out.tag = "!!str"
+	case "!!timestamp", "!!merge": // no types of the core schema: strings, unless the file asks for more
 		if n.Style&yaml.TaggedStyle != 0 {
-			y.report.failf(out, "", "unknown tag %s", n.Tag)
+			return y.broken(n, "unknown tag "+n.Tag)
 		}
-	default:
 		out.tag = "!!str"
-		y.report.failf(out, "", "unknown tag %s", n.Tag)
+	default:
+		return y.broken(n, "unknown tag "+n.Tag)
 	}
-}
-
-func (y *yamlReader) checkTag(n *yaml.Node, out *node, core string) {
-	if n.Tag != core {
-		y.report.failf(out, "", "unknown tag %s", n.Tag)
-	}
+	return out
 }
 
 func (y *yamlReader) readMapping(n *yaml.Node, out *node, depth int) {
@@ -213,6 +244,8 @@ func (y *yamlReader) readMapping(n *yaml.Node, out *node, depth int) {
 		switch {
 		case n.Content[i].Tag == "!!merge":
 			y.report.failf(key, "", `merge keys (<<) are not part of YAML 1.2; write what all services share into "defaults"`)
+			continue
+		case key.shape == shapeBroken:
 			continue
 		case key.shape != shapeScalar:
 			y.report.failf(key, "", "a key must be a string, not a %s", key.shape)
