@@ -1,8 +1,31 @@
+// Package supervisor keeps the processes of a topology running.
+//
+// Each service has one goroutine (service.go), the only place where processes and traffic
+// meet: it compares what it wants with what it has and starts, replaces and
+// stops instances, one per place ("web/2"). Each instance has one goroutine too (instance.go):
+// it starts a process, probes it, tells the Router when requests may go to it, ends it, and starts
+// the next after a crash. An instance's life is one State, moved by that goroutine alone.
+//
+// A process (process_linux.go) leads a group of its own. Its exit and the end of its output are
+// separate events, so that a grandchild that keeps the output open delays nothing. Before
+// its place is filled again or a stop is done, nothing of the group is left.
+//
+// Whatever the reason for ending a process, the order is the same: out of the
+// rotation, wait for its requests, stop signal, wait, SIGKILL.
+//
+// Output is read in bounded pieces and never waits for a disk (output.go); it is kept in
+// files of bounded size (package logfile) and can be followed live (logs.go).
+//
+// The machine below is behind one seam, host (process.go): tests put a simulated one in its place.
 package supervisor
 
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,75 +47,119 @@ type Router interface {
 }
 
 // A Supervisor keeps the processes of a topology running.
-type Supervisor struct{}
+type Supervisor struct {
+	site *site
+
+	mu       sync.Mutex
+	applies  int                 // how often Apply was called
+	services map[string]*service // by name; those being removed stay until they are gone
+}
 
 // New returns a Supervisor that runs nothing yet.
 func New(log *slog.Logger, reg prometheus.Registerer, router Router) *Supervisor {
-	return &Supervisor{}
+	return newSupervisor(log, reg, router, machine{})
 }
 
-// Apply implements the engine's Subsystem.
-func (s *Supervisor) Apply(ctx context.Context, t *topology.Topology) error { return nil }
-
-// A State is where an instance is in its life.
-type State string
-
-const (
-	StatePending  State = "pending"  // waits for its dependencies
-	StateStarting State = "starting" // runs, not yet ready
-	StateReady    State = "ready"
-	StateDraining State = "draining" // gets no new requests
-	StateStopping State = "stopping" // was sent its stop signal
-	StateStopped  State = "stopped"
-	StateWaiting  State = "waiting" // waits out its back-off
-	StateFailed   State = "failed"  // ended and is not restarted
-)
-
-// A ServiceStatus is how one service is doing.
-type ServiceStatus struct {
-	Name      string           `json:"name"`
-	Desired   int              `json:"desired"`
-	Ready     int              `json:"ready"`
-	State     string           `json:"state"`            // ready, starting, updating, degraded, failed, stopped, completed
-	Reason    string           `json:"reason,omitempty"` // why it is not ready: last probe answer, exit cause, last lines of output
-	Instances []InstanceStatus `json:"instances"`
+func newSupervisor(log *slog.Logger, reg prometheus.Registerer, router Router, host host) *Supervisor {
+	s := &Supervisor{services: map[string]*service{}}
+	s.site = &site{
+		log:     log,
+		router:  router,
+		host:    host,
+		ports:   newPorts(),
+		board:   newBoard(),
+		metrics: newMetrics(reg),
+	}
+	if reg != nil {
+		reg.MustRegister(gauges{s.Status})
+	}
+	return s
 }
 
-// An InstanceStatus is how one instance is doing.
-type InstanceStatus struct {
-	ID         string    `json:"id"` // "web/2"; while it is being replaced, two instances have one id and differ in generation or pid
-	Replica    int       `json:"replica"`
-	PID        int       `json:"pid,omitempty"`
-	Address    string    `json:"address,omitempty"`
-	State      State     `json:"state"`
-	Reason     string    `json:"reason,omitempty"`
-	Restarts   int       `json:"restarts"`
-	Generation int       `json:"generation"` // of the topology that gave the instance its specification
-	Since      time.Time `json:"since"`      // when it entered its state
-}
+// Apply implements the engine's Subsystem. It returns once the services that t no longer has are
+// stopped, dependents before what they depend on; when ctx is done first, their processes are killed.
+// New and changed services converge in their own time, which Status tells. The error is always nil:
+// a process that cannot be started is a state of its instance.
+func (s *Supervisor) Apply(ctx context.Context, t *topology.Topology) error {
+	s.mu.Lock()
+	s.applies++
+	names := slices.Sorted(maps.Keys(t.Services))
+	for _, name := range names {
+		if svc, ok := s.services[name]; ok && svc.differs(t.Services[name]) {
+			s.site.board.ask(name, s.applies)
+		}
+	}
+	for _, name := range names {
+		v := version{spec: t.Services[name], generation: t.Generation, apply: s.applies}
+		if svc, ok := s.services[name]; ok {
+			svc.apply(v)
+		} else {
+			s.services[name] = startService(s.site, t.StateDir, v)
+		}
+	}
+	var gone []*service
+	for name, svc := range s.services {
+		if _, ok := t.Services[name]; !ok {
+			gone = append(gone, svc)
+		}
+	}
+	s.mu.Unlock()
 
-// Status returns every service by name's order. It does not block.
-func (s *Supervisor) Status() []ServiceStatus { return nil }
-
-// A LogQuery selects lines of output.
-type LogQuery struct {
-	Service string // required
-	Replica int    // 0: all
-	Tail    int    // how many of the last lines of each instance first; negative: all that are kept
-	Follow  bool   // go on with new lines until ctx is done
-}
-
-// A LogLine is one line of an instance's output.
-type LogLine struct {
-	Time     time.Time `json:"time"`
-	Instance string    `json:"instance"` // "web/2"
-	Stream   string    `json:"stream"`   // stdout or stderr
-	Text     string    `json:"text"`     // without the line's end; invalid UTF-8 is replaced
-	Partial  bool      `json:"partial,omitempty"`
-}
-
-// Logs calls emit with each line that q selects, oldest first, until there is no more
-// or, following, until ctx is done. It returns emit's error, or an error if there is no such service.
-func (s *Supervisor) Logs(ctx context.Context, q LogQuery, emit func(LogLine) error) error {
+	s.remove(ctx, gone)
 	return nil
+}
+
+// afterKill bounds the wait for processes that were sent SIGKILL: one in an uninterruptible system call does not die of it.
+const afterKill = 5 * time.Second
+
+// remove stops services and forgets them.
+func (s *Supervisor) remove(ctx context.Context, gone []*service) {
+	if len(gone) == 0 {
+		return
+	}
+	var all sync.WaitGroup
+	for _, svc := range gone {
+		all.Go(func() {
+			for _, other := range gone {
+				if other.dependsOn(svc.name) {
+					<-other.done
+				}
+			}
+			svc.stop()
+			<-svc.done
+		})
+	}
+	stopped := make(chan struct{})
+	go func() { all.Wait(); close(stopped) }()
+
+	select {
+	case <-stopped:
+	case <-ctx.Done():
+		for _, svc := range gone {
+			svc.kill()
+		}
+		select {
+		case <-stopped:
+		case <-time.After(afterKill):
+			s.site.log.Error("processes outlived SIGKILL", "services", len(gone))
+		}
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, svc := range gone {
+		delete(s.services, svc.name)
+		s.site.metrics.forget(svc.name)
+	}
+}
+
+// site is what all services and instances stand on.
+type site struct {
+	log     *slog.Logger
+	router  Router
+	host    host
+	ports   *ports
+	board   *board
+	metrics *metrics
+	runs    atomic.Uint64 // processes that a Router was told of
 }

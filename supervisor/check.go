@@ -1,0 +1,165 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mainstay/topology"
+)
+
+// A check is one probe's question with everything resolved. Exactly one of url, tcp and exec is set.
+type check struct {
+	url, host string // host: the Host header; empty is the URL's
+	tcp       string
+	exec      *command
+}
+
+// checkOf resolves p for the process of spec's service in s.
+func (s seat) checkOf(spec topology.Service, p *topology.Probe) check {
+	expand := s.expander()
+	switch {
+	case p.HTTPGet != nil:
+		u := "http://" + expand.Replace(p.HTTPGet.Address) + "/" + strings.TrimPrefix(expand.Replace(p.HTTPGet.Path), "/")
+		return check{url: u, host: expand.Replace(p.HTTPGet.Host)}
+	case len(p.Exec) > 0:
+		c := s.command(spec, p.Exec)
+		return check{exec: &c}
+	default:
+		return check{tcp: expand.Replace(p.TCP)}
+	}
+}
+
+// check implements host.
+func (m machine) check(ctx context.Context, c check) error {
+	switch {
+	case c.url != "":
+		return get(ctx, c.url, c.host)
+	case c.exec != nil:
+		return execute(ctx, *c.exec)
+	default:
+		conn, err := dialer().DialContext(ctx, "tcp", c.tcp)
+		if err != nil {
+			return explain(ctx, err)
+		}
+		return conn.Close()
+	}
+}
+
+// dialer makes connections that leave nothing behind: thousands of probes an hour would otherwise
+// each hold a port for a minute in TIME_WAIT.
+func dialer() *net.Dialer {
+	return &net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) {
+			unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 1})
+		})
+	}}
+}
+
+// answerLimit is how many bytes of a program's or a server's answer a probe looks at.
+const answerLimit = 512
+
+// get asks with a connection of its own, through no proxy. A redirect is followed on the same host; one that leads to
+// another is an answer like any other below 400.
+func get(ctx context.Context, address, host string) error {
+	transport := &http.Transport{DialContext: dialer().DialContext, DisableKeepAlives: true}
+	client := &http.Client{Transport: transport, CheckRedirect: func(next *http.Request, via []*http.Request) error {
+		if next.URL.Host != via[0].URL.Host || len(via) >= 10 {
+			return http.ErrUseLastResponse
+		}
+		next.Host = host
+		return nil
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return err
+	}
+	req.Host = host
+	req.Header.Set("User-Agent", "mainstay-probe")
+	res, err := client.Do(req)
+	if err != nil {
+		var outer *url.Error
+		if errors.As(err, &outer) {
+			err = outer.Err
+		}
+		return fmt.Errorf("GET %s: %w", address, explain(ctx, err))
+	}
+	defer res.Body.Close()
+	body, _ := io.ReadAll(io.LimitReader(res.Body, answerLimit)) // the status is the answer
+	if res.StatusCode < 200 || res.StatusCode >= 400 {
+		return fmt.Errorf("GET %s: %s%s", address, res.Status, quoted(body))
+	}
+	return nil
+}
+
+// execute runs c to its end. Nothing of its group is left afterwards, in time or not.
+func execute(ctx context.Context, c command) error {
+	var mu sync.Mutex
+	var said []byte
+	c.line = func(_ string, text []byte, _ bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(said) < answerLimit {
+			said = append(append(said, text...), '\n')
+		}
+	}
+	p, err := startGroup(c)
+	if err != nil {
+		return err
+	}
+	name := "exec " + c.argv[0]
+	inTime := true
+	select {
+	case <-p.exited():
+	case <-ctx.Done():
+		inTime = false
+	}
+	p.signal(syscall.SIGKILL)
+	<-p.exited()
+	dead, cancel := context.WithCancel(context.Background())
+	cancel()
+	p.sweep(dead)
+	<-p.silent()
+	if !inTime {
+		return fmt.Errorf("%s: %w", name, explain(ctx, ctx.Err()))
+	}
+	if !p.exit().clean() {
+		return fmt.Errorf("%s: %s%s", name, p.exit(), quoted(said))
+	}
+	return nil
+}
+
+// explain says plainly that a try took too long.
+func explain(ctx context.Context, err error) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return errors.New("no answer in time")
+	}
+	return err
+}
+
+// quoted returns what was said on one short line, to follow a message.
+func quoted(said []byte) string {
+	s := strings.Join(strings.Fields(strings.ToValidUTF8(string(said), "�")), " ")
+	if s == "" {
+		return ""
+	}
+	return ": " + s
+}
+
+// orDefault guards against a specification that was not resolved.
+func orDefault(d, otherwise time.Duration) time.Duration {
+	if d <= 0 {
+		return otherwise
+	}
+	return d
+}

@@ -1,0 +1,274 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"time"
+
+	"mainstay/topology"
+)
+
+// A version is a specification as it was given in one topology. Instances of one revision differ in nothing
+// that a process is made from.
+type version struct {
+	spec       topology.Service
+	generation int
+	apply      int // the Apply that it was given in
+	revision   int
+}
+
+// An instance fills one place of a service, with one process after another, until it is told to stop.
+// Its goroutine alone moves its state.
+type instance struct {
+	site     *site
+	log      *slog.Logger
+	service  string
+	replica  int
+	revision int
+	upstream topology.Upstream // of a service that runs elsewhere
+	output   *output
+	changed  func() // tells the service that life() or done may be different
+
+	told  context.Context // done when the instance is to stop
+	stop  context.CancelFunc
+	force context.Context // done when it is to be killed at once
+	done  chan struct{}   // closed when nothing of it is left
+	hot   chan struct{}   // the version is another one
+
+	mu      sync.Mutex
+	version version
+	life    life
+	words   *utterances // of the last process; nil: there was none
+}
+
+// life is how an instance is doing, as others may see it.
+type life struct {
+	state    State
+	reason   string
+	since    time.Time // of the state
+	pid      int
+	address  string
+	restarts int
+	launched time.Time // when the first process was started; zero: not yet
+	readied  time.Time // when it last became ready; zero: not yet
+	failures int       // processes that could not be started, or ended other than by being told to
+}
+
+// ending is how a process came to its end, or why there was none.
+type ending struct {
+	cause string // for metrics: exit, spawn, liveness, startup
+	why   string // for people
+	clean bool   // it exited by itself with status 0
+	ran   time.Duration
+}
+
+func instanceID(service string, replica int) string { return service + "/" + strconv.Itoa(replica) }
+
+func startInstance(site *site, v version, p *place, output *output, force context.Context, changed func()) *instance {
+	i := &instance{
+		site:     site,
+		log:      site.log.With("instance", instanceID(v.spec.Name, p.replica)),
+		service:  v.spec.Name,
+		replica:  p.replica,
+		revision: v.revision,
+		upstream: p.upstream,
+		output:   output,
+		changed:  changed,
+		force:    force,
+		done:     make(chan struct{}),
+		hot:      make(chan struct{}, 1),
+		version:  v,
+		life:     life{state: StatePending, since: time.Now()},
+	}
+	i.told, i.stop = context.WithCancel(force)
+	go i.run()
+	return i
+}
+
+// adopt gives the instance another version of the same revision.
+func (i *instance) adopt(v version) {
+	i.mu.Lock()
+	i.version = v
+	i.mu.Unlock()
+	select {
+	case i.hot <- struct{}{}:
+	default:
+	}
+}
+
+// current returns the instance's version.
+func (i *instance) current() version {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.version
+}
+
+func (i *instance) spec() topology.Service { return i.current().spec }
+
+func (i *instance) now() life {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.life
+}
+
+// complaint says why the instance is not what it should be, with the last words of its process.
+func (i *instance) complaint() string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.words == nil {
+		return i.life.reason
+	}
+	return i.life.reason + i.words.String()
+}
+
+func (i *instance) status() InstanceStatus {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return InstanceStatus{
+		ID: instanceID(i.service, i.replica), Replica: i.replica, PID: i.life.pid, Address: i.life.address,
+		State: i.life.state, Reason: i.life.reason, Restarts: i.life.restarts,
+		Generation: i.version.generation, Since: i.life.since,
+	}
+}
+
+// update changes what others see, and tells the service.
+func (i *instance) update(change func(l *life)) {
+	i.mu.Lock()
+	change(&i.life)
+	i.mu.Unlock()
+	i.changed()
+}
+
+// move is the only way to another state.
+func (i *instance) move(to State, reason string) {
+	from := i.now().state
+	if from == to && reason == i.now().reason {
+		return
+	}
+	if from != to && !from.mayBecome(to) {
+		i.log.Error("instance made an impossible move", "from", from, "to", to)
+	}
+	i.update(func(l *life) {
+		if from != to {
+			l.since = time.Now()
+		}
+		if !to.running() {
+			l.pid, l.address = 0, ""
+		}
+		if to == StateReady {
+			l.readied = time.Now()
+		}
+		l.state, l.reason = to, reason
+	})
+}
+
+// run is the instance's goroutine.
+func (i *instance) run() {
+	defer i.changed()
+	defer close(i.done)
+	defer i.stop()
+	if !i.awaitDependencies() {
+		i.move(StateStopped, "")
+		return
+	}
+	var pause backoff
+	for {
+		p, end := i.live()
+		if i.told.Err() != nil {
+			i.leave(p, i.spec().StopGracePeriod)
+			i.move(StateStopped, "")
+			return
+		}
+		restart := i.spec().Restart
+		if p != nil && (restart.Policy == topology.RestartNever || end.clean && restart.Policy == topology.RestartOnFailure) {
+			i.leave(p, i.spec().StopGracePeriod)
+			if end.clean {
+				i.log.Info("instance completed")
+				i.move(StateStopped, "completed")
+			} else {
+				i.log.Error("instance failed", "why", end.why)
+				i.move(StateFailed, end.why)
+			}
+			return
+		}
+		delay := pause.next(restart.Backoff, end.ran)
+		again := time.Now().Add(delay)
+		i.log.Warn("instance waits for its restart", "why", end.why, "delay", delay.Round(time.Millisecond))
+		i.update(func(l *life) { l.failures++ })
+		i.move(StateWaiting, fmt.Sprintf("%s; the next start is in %s", end.why, delay.Round(time.Millisecond)))
+		i.leave(p, delay)
+		if !wait(i.told, time.Until(again)) {
+			i.move(StateStopped, "")
+			return
+		}
+		i.site.metrics.restarts.WithLabelValues(i.service, end.cause).Inc()
+		i.update(func(l *life) { l.restarts++ })
+	}
+}
+
+// awaitDependencies returns true when every condition of the service holds, or false when it is told to stop before.
+func (i *instance) awaitDependencies() bool {
+	for {
+		why, changed := i.site.board.unmet(i.spec().DependsOn)
+		if why == "" {
+			return i.told.Err() == nil
+		}
+		i.move(StatePending, why)
+		select {
+		case <-changed:
+		case <-i.hot:
+		case <-i.told.Done():
+			return false
+		}
+	}
+}
+
+// live starts a process and looks after it until it has ended: by itself, because a probe gave up on it, or because
+// the instance was told to stop. The tenancy is nil if no process was started.
+func (i *instance) live() (*tenancy, ending) {
+	p, err := i.settle()
+	if err != nil {
+		if i.told.Err() == nil {
+			i.site.metrics.spawnFailures.WithLabelValues(i.service).Inc()
+		}
+		return nil, ending{cause: "spawn", why: err.Error()}
+	}
+	i.update(func(l *life) {
+		l.pid, l.address = p.pid(), p.seat.address()
+		if l.launched.IsZero() {
+			l.launched = p.started
+		}
+	})
+	i.move(StateStarting, "")
+	i.log.Info("instance started", "pid", p.pid(), "address", p.seat.address())
+
+	w := newWatch(i, p)
+	defer w.probes.stop()
+	w.begin()
+	for {
+		select {
+		case <-p.exited():
+			w.probes.stop()
+			i.unroute(p)
+			end := ending{cause: "exit", clean: p.exit().clean(), ran: time.Since(p.started)}
+			end.why = p.exit().String() + i.said(p)
+			return p, end
+		case <-i.told.Done():
+			w.probes.stop()
+			i.end(p, "")
+			return p, ending{}
+		case <-i.hot:
+			w.reconsider()
+		case v := <-w.probes.verdicts:
+			if why := w.hear(v); why != "" {
+				w.probes.stop()
+				i.log.Warn("instance is given up", "why", why)
+				i.end(p, why)
+				return p, ending{cause: v.probe, why: why, ran: time.Since(p.started)}
+			}
+		}
+	}
+}

@@ -1,0 +1,74 @@
+package supervisor
+
+import (
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+type metrics struct {
+	restarts      *prometheus.CounterVec // by service, reason
+	spawnFailures *prometheus.CounterVec // by service
+	probeFailures *prometheus.CounterVec // by service, probe
+	updates       *prometheus.CounterVec // by service, result
+	dropped       *prometheus.CounterVec // by service
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	auto := promauto.With(reg)
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return auto.NewCounterVec(prometheus.CounterOpts{Name: "supervisor_" + name, Help: help}, append([]string{"service"}, labels...))
+	}
+	return &metrics{
+		restarts:      counter("restarts_total", "Processes started again, by why the one before ended: exit, spawn, startup, liveness, update.", "reason"),
+		spawnFailures: counter("spawn_failures_total", "Processes that could not be started."),
+		probeFailures: counter("probe_failures_total", "Tries of a probe that failed.", "probe"),
+		updates:       counter("updates_total", "Updates of a service, by result: completed, given_up, superseded.", "result"),
+		dropped:       counter("output_lines_dropped_total", "Lines of output that could not be kept because the disk was full, failing or too slow."),
+	}
+}
+
+// forget ends the series of a service that is no more.
+func (m *metrics) forget(service string) {
+	for _, v := range []*prometheus.CounterVec{m.restarts, m.spawnFailures, m.probeFailures, m.updates, m.dropped} {
+		v.DeletePartialMatch(prometheus.Labels{"service": service})
+	}
+}
+
+// gauges collects what Status tells.
+type gauges struct{ status func() []ServiceStatus }
+
+var (
+	desiredDesc = prometheus.NewDesc("supervisor_service_replicas_desired", "Instances that the topology asks for.", []string{"service"}, nil)
+	readyDesc   = prometheus.NewDesc("supervisor_service_replicas_ready", "Instances that are ready.", []string{"service"}, nil)
+	upDesc      = prometheus.NewDesc("supervisor_instance_up", "Whether the instance is ready (1) or not (0).", []string{"service", "replica"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (g gauges) Describe(ch chan<- *prometheus.Desc) {
+	ch <- desiredDesc
+	ch <- readyDesc
+	ch <- upDesc
+}
+
+// Collect implements prometheus.Collector.
+func (g gauges) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(desc *prometheus.Desc, value int, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(value), labels...)
+	}
+	for _, s := range g.status() {
+		gauge(desiredDesc, s.Desired, s.Name)
+		gauge(readyDesc, s.Ready, s.Name)
+		up := map[int]int{} // while one instance replaces another, either will do
+		for _, i := range s.Instances {
+			up[i.Replica] += 0
+			if i.State == StateReady {
+				up[i.Replica] = 1
+			}
+		}
+		for replica, value := range up {
+			gauge(upDesc, value, s.Name, strconv.Itoa(replica))
+		}
+	}
+}

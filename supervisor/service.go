@@ -1,0 +1,415 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"mainstay/topology"
+)
+
+// A service keeps as many instances of one specification as are wanted. Its goroutine looks, whenever something may be
+// different, at what is wanted and what is there, and does what brings the one nearer to the other; so it does
+// not matter in the middle of what a newer specification arrives.
+//
+// An update puts the target's instances on trial, a few at a time; see trial in place.go. When one fails, the target becomes again what
+// ran before, and the same way leads back.
+type service struct {
+	name    string
+	site    *site
+	log     *slog.Logger
+	journal *journal
+
+	wake  chan struct{} // something may be different
+	force context.Context
+	kill  context.CancelFunc
+	done  chan struct{} // closed when nothing of it is left
+
+	mu    sync.Mutex
+	inbox *version // the newest specification, until the goroutine takes it
+	last  topology.Service
+	view  view
+	ended bool // it is to stop for good
+
+	// The goroutine's own.
+	want      topology.Service // the newest specification
+	taken     int              // the Apply that gave it
+	target    version          // what instances should be: want, or what ran before if that failed
+	proven    *version         // what ran last; nil: nothing has worked yet
+	failed    *version         // the specification that was given up
+	givenUp   string           // and why
+	revisions int
+	places    map[int]*place
+	updating  bool
+	started   bool
+}
+
+func startService(site *site, stateDir string, v version) *service {
+	name := v.spec.Name
+	log := site.log.With("service", name)
+	s := &service{
+		name:    name,
+		site:    site,
+		log:     log,
+		journal: newJournal(name, stateDir, log, site.metrics.dropped.WithLabelValues(name)),
+		wake:    make(chan struct{}, 1),
+		done:    make(chan struct{}),
+		view:    view{desired: desired(v.spec)},
+		places:  map[int]*place{},
+	}
+	s.force, s.kill = context.WithCancel(context.Background())
+	s.apply(v)
+	go s.run()
+	return s
+}
+
+// differs reports whether spec is another than the one that was handed over last.
+func (s *service) differs(spec topology.Service) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !reflect.DeepEqual(spec, s.last)
+}
+
+// apply hands over a specification. It does nothing if it is the one that was handed over last.
+func (s *service) apply(v version) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if reflect.DeepEqual(v.spec, s.last) {
+		return
+	}
+	s.last = v.spec
+	s.inbox = &v
+	s.stir()
+}
+
+// stop tells the service to stop everything, which is done when s.done is closed. s.kill makes that quick.
+func (s *service) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	s.stir()
+}
+
+func (s *service) dependsOn(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.last.DependsOn[name]
+	return ok
+}
+
+// stir makes the goroutine look again.
+func (s *service) stir() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *service) status() ServiceStatus {
+	s.mu.Lock()
+	v := s.view
+	s.mu.Unlock()
+	statuses := func(list []*instance) []InstanceStatus {
+		all := make([]InstanceStatus, 0, len(list))
+		for _, i := range list {
+			all = append(all, i.status())
+		}
+		return all
+	}
+	return summarize(s.name, v, statuses(v.holding), statuses(v.leaving))
+}
+
+// run is the service's goroutine.
+func (s *service) run() {
+	defer close(s.done)
+	defer s.kill()
+	defer s.journal.close()
+	defer s.site.board.remove(s.name)
+	for {
+		s.mu.Lock()
+		next, ended := s.inbox, s.ended
+		s.inbox = nil
+		s.mu.Unlock()
+		if next != nil {
+			s.take(*next)
+		}
+		if ended {
+			s.want.Stopped = true
+		}
+		look := s.reconcile(time.Now())
+		s.publish()
+		if ended && len(s.places) == 0 {
+			return
+		}
+		s.sleep(look)
+	}
+}
+
+// sleep returns when something may be different, at the latest after d unless it is 0.
+func (s *service) sleep(d time.Duration) {
+	if d == 0 {
+		<-s.wake
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-s.wake:
+	case <-t.C:
+	}
+}
+
+// recipe returns of spec what a process is made from: a difference here needs another process.
+func recipe(spec topology.Service) topology.Service {
+	return topology.Service{
+		Command: spec.Command, Environment: spec.Environment, Directory: spec.Directory,
+		User: spec.User, Group: spec.Group, Port: spec.Port, Epoch: spec.Epoch,
+	}
+}
+
+// attempt returns of spec what an update can fail by: how many instances there should be is not part of it.
+func attempt(spec topology.Service) topology.Service {
+	spec.Replicas, spec.Stopped = 0, false
+	return spec
+}
+
+// take makes v what is wanted.
+func (s *service) take(v version) {
+	s.want, s.taken = v.spec, v.apply
+	if s.failed != nil && reflect.DeepEqual(attempt(v.spec), attempt(s.failed.spec)) {
+		return // it was given up, and would be again
+	}
+	s.failed, s.givenUp = nil, ""
+
+	known := []version{s.target}
+	if s.proven != nil {
+		known = append(known, *s.proven)
+	}
+	for _, i := range s.instances() {
+		known = append(known, i.current())
+	}
+	v.revision = 0
+	for _, k := range known {
+		if k.revision != 0 && reflect.DeepEqual(recipe(k.spec), recipe(v.spec)) {
+			v.revision, v.generation = k.revision, k.generation
+		}
+	}
+	if v.revision == 0 {
+		s.revisions++
+		v.revision = s.revisions
+	}
+	if s.updating && v.revision != s.target.revision {
+		s.site.metrics.updates.WithLabelValues(s.name, "superseded").Inc()
+	}
+	s.target = v
+	for _, i := range s.instances() {
+		if i.revision == v.revision {
+			i.adopt(v)
+		}
+	}
+	if s.proven != nil && s.proven.revision == v.revision {
+		s.proven = &v
+	}
+}
+
+// desired returns how many instances of spec there should be.
+func desired(spec topology.Service) int {
+	switch {
+	case spec.Stopped:
+		return 0
+	case len(spec.External) > 0:
+		return len(spec.External)
+	default:
+		return spec.Replicas
+	}
+}
+
+// shape returns the specification that says what places there are: what is wanted, unless that was given up and is of another kind
+// than what runs instead.
+func (s *service) shape() topology.Service {
+	if s.failed == nil || (len(s.want.External) > 0) == (len(s.target.spec.External) > 0) {
+		return s.want
+	}
+	spec := s.target.spec
+	spec.Stopped = s.want.Stopped
+	return spec
+}
+
+// reconcile does what can be done now, and returns after how long it should look again even if nothing happens; 0: never.
+func (s *service) reconcile(now time.Time) (look time.Duration) {
+	s.layOut()
+	for _, p := range s.sorted() {
+		p.clear()
+		if p.retired && p.empty() {
+			delete(s.places, p.replica)
+		}
+	}
+	for _, p := range s.sorted() {
+		look = sooner(look, s.try(p, now))
+	}
+	free := max(1, s.want.Update.Parallelism)
+	for _, p := range s.places {
+		if p.busy() {
+			free--
+		}
+	}
+	for _, p := range s.sorted() {
+		free -= s.advance(p, free > 0)
+	}
+	return sooner(look, s.settle(now))
+}
+
+// layOut makes a place for each instance that is wanted and retires the others, the highest first.
+func (s *service) layOut() {
+	keep := map[int]bool{}
+	shape := s.shape()
+	for n := range desired(shape) {
+		p := s.place(n+1, shape)
+		p.retired = false
+		keep[p.replica] = true
+	}
+	for _, p := range slices.Backward(s.sorted()) {
+		if !keep[p.replica] {
+			p.retire()
+		}
+	}
+}
+
+// place returns the nth place. That of an upstream stays its own whatever others come and go.
+func (s *service) place(n int, shape topology.Service) *place {
+	if len(shape.External) == 0 {
+		if s.places[n] == nil {
+			s.places[n] = &place{replica: n}
+		}
+		s.places[n].upstream = topology.Upstream{}
+		return s.places[n]
+	}
+	u := shape.External[n-1]
+	for _, wanted := range []topology.Upstream{u, {}} { // its own, or one that an instance of ours has filled
+		for _, p := range s.sorted() {
+			if p.upstream == wanted {
+				p.upstream = u
+				return p
+			}
+		}
+	}
+	for n = 1; s.places[n] != nil; {
+		n++
+	}
+	s.places[n] = &place{replica: n, upstream: u}
+	return s.places[n]
+}
+
+// settle sees whether the target has been reached and what has been proven to work by running for as long as
+// an update asks. It returns after how long to look again; 0: when something happens.
+func (s *service) settle(now time.Time) (look time.Duration) {
+	arrived, updating := true, false
+	var works *version
+	for _, p := range s.sorted() {
+		if p.retired {
+			continue
+		}
+		updating = updating || p.next != nil || p.current != nil && p.current.revision != s.target.revision
+		if p.busy() || p.current.revision != s.target.revision {
+			arrived = false
+		}
+		if p.current == nil {
+			continue
+		}
+		l := p.current.now()
+		rest := s.want.Update.MinReady - now.Sub(l.since)
+		switch {
+		case l.state == StateStopped, l.state == StateReady && rest <= 0:
+			v := p.current.current()
+			works = &v
+		case l.state == StateReady:
+			look = sooner(look, rest)
+		}
+	}
+	if s.updating && arrived && s.givenUp == "" {
+		s.site.metrics.updates.WithLabelValues(s.name, "completed").Inc()
+		s.log.Info("service updated", "generation", s.target.generation)
+	}
+	s.updating = updating
+	if works != nil && (arrived || s.proven == nil) {
+		s.proven = works
+		return 0
+	}
+	if s.proven != nil && s.proven.revision == s.target.revision {
+		return 0
+	}
+	return look
+}
+
+// sooner returns the shorter of two waits, of which 0 is the longest.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// giveUp returns to what ran before.
+func (s *service) giveUp(why string) {
+	failed := s.target
+	s.failed = &failed
+	s.givenUp = fmt.Sprintf("the update to generation %d was given up: %s", failed.generation, why)
+	s.target = *s.proven
+	s.site.metrics.updates.WithLabelValues(s.name, "given_up").Inc()
+	s.log.Error("service update given up", "generation", failed.generation, "why", why)
+}
+
+// publish shows others what has become of the service.
+func (s *service) publish() {
+	v := view{desired: desired(s.shape()), updating: s.updating, givenUp: s.givenUp}
+	f := fact{problem: s.givenUp, of: s.taken}
+	completed := 0
+	for _, p := range s.sorted() {
+		for _, i := range []*instance{p.current, p.next} {
+			if i == nil {
+				continue
+			}
+			v.holding = append(v.holding, i)
+			l := i.now()
+			s.started = s.started || !l.launched.IsZero()
+			v.lapsed = v.lapsed || !l.readied.IsZero() && l.state != StateReady && l.state != StateStopped
+			f.ready = f.ready || l.state == StateReady
+			switch {
+			case l.state == StateStopped && i.revision == s.target.revision:
+				completed++
+			case l.state == StateFailed, l.state == StateWaiting:
+				if f.problem == "" {
+					f.problem = l.reason
+				}
+			}
+		}
+		v.leaving = append(v.leaving, p.leaving...)
+	}
+	f.started = s.started
+	f.completed = s.givenUp == "" && v.desired > 0 && completed == v.desired
+	s.mu.Lock()
+	s.view = v
+	s.mu.Unlock()
+	s.site.board.post(s.name, f)
+}
+
+func (s *service) sorted() []*place {
+	return slices.SortedFunc(maps.Values(s.places), func(a, b *place) int { return a.replica - b.replica })
+}
+
+func (s *service) instances() []*instance {
+	var all []*instance
+	for _, p := range s.places {
+		for _, i := range []*instance{p.current, p.next} {
+			if i != nil {
+				all = append(all, i)
+			}
+		}
+	}
+	return all
+}

@@ -1,0 +1,358 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"mainstay/topology"
+)
+
+// A simulation is a Supervisor on a simulated machine, in a bubble of simulated time, and a record of what
+// reaches processes and the Router, in order.
+type simulation struct {
+	*Supervisor
+	t *testing.T
+
+	mu        sync.Mutex
+	behaviour map[string]behaviour // by the command's second word
+	inFlight  time.Duration        // how long requests take to finish
+	live      map[int]*simulated   // by pid
+	most      int                  // that lived at once
+	pids      int
+	events    []event
+	routed    map[string]int // processes of each place that the Router was told of, by its id
+}
+
+type event struct {
+	at   time.Duration // since the simulation's start
+	what string        // "start web/1 v2", "admit web/1.3", "drain web/1.3", "drained …", "signal web/1 v2 terminated", "end web/1 v2"
+}
+
+// behaviour is how a simulated program behaves.
+type behaviour struct {
+	refuse     error         // cannot be started
+	readyAfter time.Duration // answers probes from then on
+	sickAfter  time.Duration // fails probes from then on; 0: never
+	neverReady bool
+	dieAfter   time.Duration // 0: never
+	status     int           // of its own end
+	ignoreTerm bool
+	stopTime   time.Duration // from signal to end
+}
+
+type simulated struct {
+	sim     *simulation
+	id      int
+	name    string // "web/1 v2"
+	port    string
+	started time.Time
+	behaviour
+	once  sync.Once
+	gone  chan struct{}
+	ended exit
+}
+
+// simulate runs test on a simulated machine and stops everything after it.
+func simulate(t *testing.T, behaviour map[string]behaviour, test func(s *simulation)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s := &simulation{t: t, behaviour: behaviour, live: map[int]*simulated{}, routed: map[string]int{}}
+		start := time.Now()
+		s.Supervisor = newSupervisor(slog.New(slog.DiscardHandler), nil, s, s)
+		s.site.ports.free = func(int) bool { return true }
+		s.record(start, "")
+		test(s)
+		s.apply()
+		if st := s.Status(); len(st) != 0 {
+			t.Errorf("after Empty there are still services: %+v", st)
+		}
+		if len(s.live) != 0 {
+			t.Errorf("after Empty there are still processes: %v", s.live)
+		}
+	})
+}
+
+func (s *simulation) record(at time.Time, format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.events) == 0 {
+		s.events = []event{{time.Duration(at.UnixNano()), "begin"}}
+		return
+	}
+	s.events = append(s.events, event{time.Duration(at.UnixNano()) - s.events[0].at, fmt.Sprintf(format, args...)})
+}
+
+// apply applies services as the next topology.
+func (s *simulation) apply(services ...topology.Service) {
+	s.t.Helper()
+	t := &topology.Topology{Services: map[string]topology.Service{}}
+	for _, svc := range services {
+		t.Services[svc.Name] = svc
+		t.Generation = max(t.Generation, svc.Epoch)
+	}
+	s.applyAs(t)
+}
+
+func (s *simulation) applyAs(t *topology.Topology) {
+	s.t.Helper()
+	if err := s.Apply(context.Background(), t); err != nil {
+		s.t.Fatalf("Apply: %v", err)
+	}
+	synctest.Wait()
+}
+
+// pass lets time pass.
+func (s *simulation) pass(d time.Duration) {
+	time.Sleep(d) // simulated
+	synctest.Wait()
+}
+
+// forget forgets the record so far.
+func (s *simulation) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.events = s.events[:1]
+	s.most = len(s.live)
+}
+
+// happened returns what is on record of things that begin with one of prefixes.
+func (s *simulation) happened(prefixes ...string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []string
+	for _, e := range s.events[1:] {
+		for _, p := range prefixes {
+			if strings.HasPrefix(e.what, p) {
+				list = append(list, e.what)
+			}
+		}
+	}
+	return list
+}
+
+func (s *simulation) times(what string) []time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []time.Duration
+	for _, e := range s.events[1:] {
+		if e.what == what {
+			list = append(list, e.at)
+		}
+	}
+	return list
+}
+
+// running returns the sorted names of what lives.
+func (s *simulation) running() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []string
+	for _, p := range s.live {
+		list = append(list, p.name)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// kill ends the processes of that name as if by a crash.
+func (s *simulation) kill(name string) {
+	s.mu.Lock()
+	list := slices.Collect(maps.Values(s.live))
+	s.mu.Unlock()
+	for _, p := range list {
+		if p.name == name {
+			p.end(exit{signal: syscall.SIGSEGV})
+		}
+	}
+	synctest.Wait()
+}
+
+func (s *simulation) service(name string) ServiceStatus {
+	s.t.Helper()
+	for _, st := range s.Status() {
+		if st.Name == name {
+			return st
+		}
+	}
+	s.t.Fatalf("there is no service %s", name)
+	return ServiceStatus{}
+}
+
+// wantState checks a service's state and count of ready instances.
+func (s *simulation) wantState(name, state string, ready int) {
+	s.t.Helper()
+	if st := s.service(name); st.State != state || st.Ready != ready {
+		s.t.Errorf("%s is %s with %d ready (%s), want %s with %d", name, st.State, st.Ready, st.Reason, state, ready)
+	}
+}
+
+func (s *simulation) wantRunning(names ...string) {
+	s.t.Helper()
+	if got := s.running(); !slices.Equal(got, names) {
+		s.t.Errorf("running: %v, want %v", got, names)
+	}
+}
+
+func (s *simulation) wantHappened(want []string, prefixes ...string) {
+	s.t.Helper()
+	if got := s.happened(prefixes...); !slices.Equal(got, want) {
+		s.t.Errorf("happened:\n\t%s\nwant:\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+	}
+}
+
+// start implements host.
+func (s *simulation) start(c command) (process, error) {
+	env := map[string]string{}
+	for _, kv := range c.env {
+		name, value, _ := strings.Cut(kv, "=")
+		env[name] = value
+	}
+	s.mu.Lock()
+	b := s.behaviour[c.argv[1]]
+	s.mu.Unlock()
+	name := fmt.Sprintf("%s/%s %s", env["MAINSTAY_SERVICE"], env["MAINSTAY_REPLICA"], c.argv[1])
+	if b.refuse != nil {
+		s.record(time.Now(), "refuse %s", name)
+		return nil, b.refuse
+	}
+	s.mu.Lock()
+	s.pids++
+	p := &simulated{sim: s, id: s.pids, name: name, port: env["PORT"], started: time.Now(), behaviour: b, gone: make(chan struct{})}
+	s.live[p.id] = p
+	s.most = max(s.most, len(s.live))
+	s.mu.Unlock()
+	s.record(p.started, "start %s", name)
+	if b.dieAfter > 0 {
+		time.AfterFunc(b.dieAfter, func() { p.end(exit{status: b.status}) })
+	}
+	return p, nil
+}
+
+// check implements host: it asks the process that listens on the port.
+func (s *simulation) check(_ context.Context, c check) error {
+	port := c.tcp[strings.LastIndex(c.tcp, ":")+1:]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b, ok := s.behaviour[c.tcp]; ok && !b.neverReady {
+		return nil // runs elsewhere
+	}
+	for _, p := range s.live {
+		age := time.Since(p.started)
+		if p.port == port && !p.neverReady && age >= p.readyAfter && (p.sickAfter == 0 || age < p.sickAfter) {
+			return nil
+		}
+	}
+	return errors.New("connection refused")
+}
+
+// Admit implements Router.
+func (s *simulation) Admit(i topology.Instance) { s.record(time.Now(), "admit %s", s.alias(i)) }
+
+// alias names an instance by its place and which process it is there, whatever else is started meanwhile.
+func (s *simulation) alias(i topology.Instance) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	place := instanceID(i.Service, i.Replica)
+	if s.routed[i.ID] == 0 {
+		s.routed[place]++
+		s.routed[i.ID] = s.routed[place]
+	}
+	return fmt.Sprintf("%s.%d", place, s.routed[i.ID])
+}
+
+// Drain implements Router.
+func (s *simulation) Drain(ctx context.Context, i topology.Instance) error {
+	id := s.alias(i)
+	s.record(time.Now(), "drain %s", id)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if !wait(ctx, s.inFlight) {
+		return ctx.Err()
+	}
+	s.record(time.Now(), "drained %s", id)
+	return nil
+}
+
+func (p *simulated) pid() int                { return p.id }
+func (p *simulated) exited() <-chan struct{} { return p.gone }
+func (p *simulated) exit() exit              { return p.ended }
+func (p *simulated) silent() <-chan struct{} { return p.gone }
+func (p *simulated) sweep(context.Context)   {}
+
+func (p *simulated) signal(sig syscall.Signal) {
+	p.sim.record(time.Now(), "signal %s %s", p.name, sig)
+	if sig == syscall.SIGKILL {
+		p.end(exit{signal: sig})
+	} else if !p.ignoreTerm {
+		time.AfterFunc(p.stopTime, func() { p.end(exit{signal: sig}) })
+	}
+}
+
+func (p *simulated) end(e exit) {
+	p.once.Do(func() {
+		p.ended = e
+		p.sim.record(time.Now(), "end %s", p.name)
+		p.sim.mu.Lock()
+		delete(p.sim.live, p.id)
+		p.sim.mu.Unlock()
+		close(p.gone)
+	})
+}
+
+// web returns a service with the defaults that a file would give it, whose instances are ready when they answer.
+func web(program string, replicas int) topology.Service {
+	return topology.Service{
+		Name:     "web",
+		Command:  []topology.Text{topology.Plain("web"), topology.Plain(program)},
+		Replicas: replicas,
+		Probes: topology.Probes{Readiness: &topology.Probe{
+			TCP: "{address}", Period: time.Second, Timeout: time.Second, FailureThreshold: 3, SuccessThreshold: 1,
+		}},
+		Restart: topology.Restart{
+			Policy:  topology.RestartAlways,
+			Backoff: topology.Backoff{Initial: 500 * time.Millisecond, Max: 30 * time.Second, ResetAfter: 30 * time.Second},
+		},
+		Update:          topology.Update{Order: topology.StartFirst, Parallelism: 1, MinReady: 5 * time.Second, Deadline: time.Minute},
+		StopSignal:      syscall.SIGTERM,
+		StopGracePeriod: 10 * time.Second,
+	}
+}
+
+// with returns spec after changes.
+func with(spec topology.Service, changes ...func(*topology.Service)) topology.Service {
+	for _, change := range changes {
+		change(&spec)
+	}
+	return spec
+}
+
+var errNoProgram = errors.New("no such program")
+
+func named(name string) func(*topology.Service) {
+	return func(s *topology.Service) { s.Name = name }
+}
+
+// worker makes a service one without a port, which is ready once started.
+func worker(s *topology.Service) {
+	s.Port = topology.PortNone
+	s.Probes.Readiness = nil
+}
+
+func needs(name string, c topology.Condition) func(*topology.Service) {
+	return func(s *topology.Service) { s.DependsOn = map[string]topology.Condition{name: c} }
+}
+
+func policy(p topology.RestartPolicy) func(*topology.Service) {
+	return func(s *topology.Service) { s.Restart.Policy = p }
+}

@@ -1,0 +1,216 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"mainstay/topology"
+)
+
+// A tenancy is one process in the instance's place, with what it holds.
+type tenancy struct {
+	process
+	seat     seat
+	routed   topology.Instance // what the Router knows of it; zero: nothing
+	port     int               // to give back; 0: none
+	words    *utterances
+	started  time.Time
+	finished bool // nothing of it is left
+}
+
+// busyTries bounds how often a program that is being written to is tried again before that is an error.
+const busyTries = 50
+
+// settle takes a port and starts a process there.
+func (i *instance) settle() (*tenancy, error) {
+	v := i.current()
+	p := &tenancy{seat: seat{service: i.service, replica: i.replica, generation: v.generation}, words: &utterances{}}
+	if i.upstream != (topology.Upstream{}) {
+		p.process = newRemote()
+		p.seat.host, p.seat.port, _ = net.SplitHostPort(i.upstream.Address)
+	} else {
+		if err := i.takePort(p, v.spec.Port); err != nil {
+			return nil, err
+		}
+		c := p.seat.command(v.spec, v.spec.Command)
+		c.line = func(stream string, text []byte, partial bool) {
+			p.words.add(text)
+			i.output.add(stream, text, partial)
+		}
+		var err error
+		// A deployment that writes the program while it is started is no failure of the program.
+		for range busyTries {
+			if p.process, err = i.site.host.start(c); !errors.Is(err, syscall.ETXTBSY) || !wait(i.told, 20*time.Millisecond) {
+				break
+			}
+		}
+		if err != nil {
+			i.givePort(p)
+			return nil, err
+		}
+	}
+	p.started = time.Now()
+	i.mu.Lock()
+	i.words = p.words
+	i.mu.Unlock()
+	if v.spec.Routable() {
+		p.routed = topology.Instance{
+			Service: i.service,
+			ID:      instanceID(i.service, i.replica) + "." + strconv.FormatUint(i.site.runs.Add(1), 10),
+			Replica: i.replica,
+			Address: net.JoinHostPort(p.seat.host, p.seat.port),
+			Weight:  max(1, i.upstream.Weight),
+		}
+	}
+	return p, nil
+}
+
+func (i *instance) takePort(p *tenancy, port topology.Port) (err error) {
+	switch {
+	case port == topology.PortNone:
+		return nil
+	case port == topology.PortAuto:
+		p.port, err = i.site.ports.acquire()
+	default:
+		p.port = int(port)
+		err = i.site.ports.claim(i.told, p.port, func() {
+			i.move(StatePending, fmt.Sprintf("waits for port %d, which another instance holds", port))
+		})
+	}
+	if err != nil {
+		p.port = 0
+		return err
+	}
+	p.seat.host, p.seat.port = "127.0.0.1", strconv.Itoa(p.port)
+	return nil
+}
+
+func (i *instance) givePort(p *tenancy) {
+	if p.port != 0 {
+		i.site.ports.release(p.port)
+		p.port = 0
+	}
+}
+
+// end takes a process out of the rotation, waits for its requests, and ends it: with its stop signal, and with SIGKILL
+// when that has not helped in time.
+func (i *instance) end(p *tenancy, reason string) {
+	spec := i.spec()
+	i.move(StateDraining, reason)
+	i.drain(p, spec.StopGracePeriod)
+	i.move(StateStopping, reason)
+	sig := spec.StopSignal
+	if sig == 0 {
+		sig = syscall.SIGTERM
+	}
+	ctx, cancel := context.WithTimeout(i.force, spec.StopGracePeriod)
+	defer cancel()
+	select {
+	case <-p.exited():
+	default:
+		p.signal(sig)
+	}
+	select {
+	case <-p.exited():
+	case <-ctx.Done():
+		i.log.Warn("instance killed", "pid", p.pid(), "after", spec.StopGracePeriod)
+		p.signal(syscall.SIGKILL)
+		<-p.exited()
+	}
+	p.sweep(ctx)
+	p.finished = true
+	i.givePort(p)
+	i.log.Info("instance stopped", "how", p.exit().String())
+}
+
+// leave ends what an ended process left behind in its group, within grace, or at once when the instance is told to stop.
+func (i *instance) leave(p *tenancy, grace time.Duration) {
+	if p == nil || p.finished {
+		return
+	}
+	ctx, cancel := context.WithTimeout(i.told, grace)
+	defer cancel()
+	p.sweep(ctx)
+	p.finished = true
+	i.givePort(p)
+}
+
+// drain waits until the requests of p have finished, for at most limit, and not for those of a process that has ended.
+func (i *instance) drain(p *tenancy, limit time.Duration) {
+	if p.routed.ID == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(i.force, limit)
+	defer cancel()
+	drained := make(chan error, 1)
+	go func() { drained <- i.site.router.Drain(ctx, p.routed) }()
+	select {
+	case err := <-drained:
+		if err != nil {
+			i.log.Warn("requests were still in flight when their time was up", "err", err)
+		}
+	case <-p.exited():
+		cancel()
+		<-drained
+	}
+}
+
+// unroute takes p out of the rotation and waits for nothing.
+func (i *instance) unroute(p *tenancy) {
+	if p.routed.ID == "" {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	i.site.router.Drain(ctx, p.routed) // the error is that it did not wait
+}
+
+// hearOut bounds the wait for the last words of a process that has ended.
+const hearOut = 100 * time.Millisecond
+
+// said returns the last lines that p wrote, to follow a message.
+func (i *instance) said(p *tenancy) string {
+	t := time.NewTimer(hearOut)
+	defer t.Stop()
+	select {
+	case <-p.silent():
+	case <-t.C:
+	}
+	return p.words.String()
+}
+
+// utterances keeps the last few lines of one process.
+type utterances struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+const (
+	wordsKept = 3   // lines
+	wordLimit = 200 // bytes of a line
+)
+
+func (w *utterances) add(text []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.lines) == wordsKept {
+		w.lines = append(w.lines[:0], w.lines[1:]...)
+	}
+	w.lines = append(w.lines, strings.ToValidUTF8(string(text[:min(len(text), wordLimit)]), "\uFFFD"))
+}
+
+func (w *utterances) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.lines) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(w.lines, " | ")
+}
