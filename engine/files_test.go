@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -179,6 +180,22 @@ func TestFilesSeesConfigMapSwapped(t *testing.T) {
 		content, version := fmt.Sprint("version ", i), fmt.Sprintf("..2026_02_%d", i)
 		publish(version, content)
 		f.want(content)
+	}
+}
+
+func TestFilesWatchesWhereSymlinksLead(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	etc, data := filepath.Join(dir, "etc"), filepath.Join(dir, "data")
+	mkdir(t, etc)
+	mkdir(t, data)
+	write(t, filepath.Join(data, "real.yaml"), "one")
+	symlink(t, "../data/real.yaml", filepath.Join(etc, "topology.yaml"))
+	f := &files{paths: []string{filepath.Join(etc, "topology.yaml"), filepath.Join(etc, "missing.yaml")}}
+	if got := f.directories(); !slices.Equal(got, []string{data, etc}) {
+		t.Errorf("directories: %v, want %v and %v", got, data, etc)
 	}
 }
 

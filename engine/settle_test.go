@@ -60,6 +60,7 @@ func settling(t *testing.T, test func(t *testing.T, p *paper, hint func())) {
 		p, hints := &paper{text: "one"}, make(chan struct{}, 1)
 		var running sync.WaitGroup
 		running.Go(func() { settle(ctx, "one", hints, p.watched()) })
+		time.Sleep(time.Hour + readEvery/2) // what it looks at by itself is over, or a while away
 		synctest.Wait()
 		test(t, p, func() { hints <- struct{}{}; synctest.Wait() })
 		cancel()
@@ -69,7 +70,6 @@ func settling(t *testing.T, test func(t *testing.T, p *paper, hint func())) {
 
 func TestSettleWaitsForQuiet(t *testing.T) {
 	settling(t, func(t *testing.T, p *paper, hint func()) {
-		time.Sleep(time.Minute)
 		p.write("two")
 		hint()
 		time.Sleep(quiet - 1)
