@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -20,7 +19,6 @@ import (
 // A netHTTP is the engine that forwards requests with net/http. It brings together what knows nothing of it: the table,
 // the pools, the policies and the access log.
 type netHTTP struct {
-	log     *slog.Logger
 	metrics metrics
 	table   *atomic.Pointer[table]
 	access  *atomic.Pointer[accessLog]
@@ -39,9 +37,9 @@ const (
 	maxResponseHeaderBytes = 64 << 10
 )
 
-func newNetHTTP(log *slog.Logger, m metrics, t *atomic.Pointer[table], a *atomic.Pointer[accessLog]) *netHTTP {
+func newNetHTTP(m metrics, t *atomic.Pointer[table], a *atomic.Pointer[accessLog]) *netHTTP {
 	return &netHTTP{
-		log: log, metrics: m, table: t, access: a,
+		metrics: m, table: t, access: a,
 		name:    "mainstay-" + strings.ToLower(rand.Text()[:8]),
 		buffers: sync.Pool{New: func() any { return new([copySize]byte) }},
 	}
@@ -105,6 +103,7 @@ type exchange struct {
 	control *http.ResponseController
 	ctx     context.Context // ends with a reason as its cause
 	watch   *watch
+	log     *accessLog // that was in use when the request came; nil: none
 	record  record
 
 	target requestTarget
@@ -124,7 +123,7 @@ type requestTarget struct{ path, query, normal, host string }
 func (e *netHTTP) serve(s *server, w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	x := &exchange{netHTTP: e, server: s, w: w, r: r, control: http.NewResponseController(w), ctx: ctx}
+	x := &exchange{netHTTP: e, server: s, w: w, r: r, control: http.NewResponseController(w), ctx: ctx, log: e.access.Load()}
 	x.watch = newWatch(func(why reason) {
 		cancel(why)
 		if x.started.Load() {
@@ -172,8 +171,8 @@ func (x *exchange) close() {
 	}
 	x.record.Duration = time.Since(x.record.Time).Seconds()
 	x.metrics.observe(&x.record)
-	if log := x.access.Load(); log != nil {
-		log.write(x.record)
+	if x.log != nil {
+		x.log.write(x.record)
 	}
 }
 

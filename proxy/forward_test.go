@@ -382,7 +382,9 @@ func TestForwardUnexpectedSwitch(t *testing.T) {
 // TestRefuse sends what must not reach an instance.
 func TestRefuse(t *testing.T) {
 	r := newRig(t, topology.Route{Host: "a", PathPrefix: "/", Service: "web"}, topology.Route{Host: "none", PathPrefix: "/", Service: "none"})
-	r.instance("web", "web/1", func(w http.ResponseWriter, req *http.Request) { t.Errorf("the instance got %s %s", req.Method, req.RequestURI) })
+	r.instance("web", "web/1", func(w http.ResponseWriter, req *http.Request) {
+		t.Errorf("the instance got %s %s", req.Method, req.RequestURI)
+	})
 	for _, c := range []struct {
 		request string
 		status  int

@@ -272,7 +272,9 @@ func TestPoolDrain(t *testing.T) {
 	l := p.acquire(time.Now(), nil, func(r reason) { aborted <- r })
 	done := make(chan error)
 	go func() { done <- p.drain(t.Context(), l.up.ID) }()
-	await(t, "the instance drains", func() bool { return len(p.status(time.Now()).Instances) == 2 && p.status(time.Now()).Instances[1].State == "draining" })
+	await(t, "the instance drains", func() bool {
+		return len(p.status(time.Now()).Instances) == 2 && p.status(time.Now()).Instances[1].State == "draining"
+	})
 	for range 4 {
 		other := p.acquire(time.Now(), nil, nil)
 		if other.up == l.up {

@@ -57,7 +57,7 @@ type applied struct {
 func New(log *slog.Logger, reg prometheus.Registerer) *Proxy {
 	p := &Proxy{log: log, metrics: newMetrics(reg), pools: map[string]*pool{}, servers: map[string]*server{}}
 	p.table.Store(&table{})
-	p.engine = newNetHTTP(log, p.metrics, &p.table, &p.access)
+	p.engine = newNetHTTP(p.metrics, &p.table, &p.access)
 	if reg != nil {
 		reg.MustRegister(newCollector(p.Status))
 	}
@@ -100,20 +100,23 @@ type next struct {
 }
 
 // acquire does everything that may fail. On an error nothing is left of it.
-func (p *Proxy) acquire(ctx context.Context, have, want applied, servers map[string]*server) (n *next, err error) {
-	n = &next{servers: map[string]*server{}, settings: map[string]*listenerSettings{}, access: p.access.Load()}
-	if n.table, err = newTable(want.proxy, p.pool, p.table.Load()); err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			for address, s := range n.servers {
-				if servers[address] == nil {
-					s.Close()
-				}
+func (p *Proxy) acquire(ctx context.Context, have, want applied, servers map[string]*server) (*next, error) {
+	n := &next{servers: map[string]*server{}, settings: map[string]*listenerSettings{}, access: p.access.Load()}
+	err := p.acquireInto(ctx, n, have, want, servers)
+	if err != nil {
+		for address, s := range n.servers {
+			if servers[address] == nil {
+				s.Close()
 			}
 		}
-	}()
+	}
+	return n, err
+}
+
+func (p *Proxy) acquireInto(ctx context.Context, n *next, have, want applied, servers map[string]*server) (err error) {
+	if n.table, err = newTable(want.proxy, p.pool, p.table.Load()); err != nil {
+		return err
+	}
 	for _, name := range slices.Sorted(maps.Keys(want.proxy.Listeners)) {
 		spec := want.proxy.Listeners[name]
 		spec.Name = name
@@ -124,28 +127,29 @@ func (p *Proxy) acquire(ctx context.Context, have, want applied, servers map[str
 		}
 		settings, err := newSettings(spec, previous)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if s == nil {
 			l, err := bind(ctx, spec)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			s = newServer(p.log, p.engine, l)
 		}
 		n.servers[spec.Address], n.settings[spec.Address] = s, settings
 	}
 	n.pairRedirects()
-	if want.stateDir != have.stateDir {
-		n.retired, n.access = n.access, nil
-		if want.stateDir != "" {
-			n.access, err = openAccessLog(p.log, want.stateDir, func(lines int) { p.metrics.dropped.Add(float64(lines)) })
-			if err != nil {
-				return nil, fmt.Errorf("open access log: %w", err)
-			}
+	if want.stateDir == have.stateDir {
+		return nil
+	}
+	n.retired, n.access = n.access, nil
+	if want.stateDir != "" {
+		n.access, err = openAccessLog(p.log, want.stateDir, func(lines int) { p.metrics.dropped.Add(float64(lines)) })
+		if err != nil {
+			return fmt.Errorf("open access log: %w", err)
 		}
 	}
-	return n, nil
+	return nil
 }
 
 // pairRedirects tells listeners that redirect to https the port of the first listener, by name, that has TLS.

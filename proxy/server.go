@@ -27,12 +27,15 @@ type server struct {
 	connections atomic.Int64
 	requests    tracker
 	served      chan struct{} // closed when no more connections are accepted
+
+	mu    sync.Mutex
+	fresh map[net.Conn]struct{} // connections on which nothing has come yet
 }
 
 // newServer returns a server of l that does not accept yet.
 func newServer(log *slog.Logger, engine *netHTTP, l *listener) *server {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	s := &server{listener: l, engine: engine, cancel: cancel, served: make(chan struct{})}
+	s := &server{listener: l, engine: engine, cancel: cancel, served: make(chan struct{}), fresh: map[net.Conn]struct{}{}}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
@@ -47,6 +50,7 @@ func newServer(log *slog.Logger, engine *netHTTP, l *listener) *server {
 		// What net/http logs is what peers do: failed handshakes, resets.
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
+	s.http.RegisterOnShutdown(s.closeFresh)
 	return s
 }
 
@@ -74,13 +78,30 @@ func (s *server) stop(ctx context.Context) {
 	<-s.served
 }
 
-func (s *server) connState(_ net.Conn, state http.ConnState) {
+func (s *server) connState(conn net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
 		s.engine.metrics.connections.Inc()
 		s.connections.Add(1)
 	case http.StateClosed, http.StateHijacked: // a tunnel counts itself
 		s.connections.Add(-1)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if state == http.StateNew {
+		s.fresh[conn] = struct{}{}
+	} else {
+		delete(s.fresh, conn)
+	}
+}
+
+// closeFresh closes the connections that browsers open in advance. Shutdown would give them five seconds.
+func (s *server) closeFresh() {
+	<-s.served
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for conn := range s.fresh {
+		conn.Close()
 	}
 }
 

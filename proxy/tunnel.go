@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"net/http"
@@ -49,8 +50,11 @@ func (x *exchange) tunnel(response *http.Response) {
 		x.record.Reason = x.ended(reasonClientAbort)
 		return
 	}
+	// net/http's reader would end the request's context at the client's end, so only what it has is taken from it.
+	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
+	fromClient := io.MultiReader(bytes.NewReader(early), client)
 	sent := make(chan int64, 1)
-	go func() { sent <- x.pump(instance, buffered.Reader, fail) }()
+	go func() { sent <- x.pump(instance, fromClient, fail) }()
 	x.record.BytesOut = x.pump(client, instance, fail)
 	x.record.BytesIn += <-sent
 	if why, ok := context.Cause(x.ctx).(reason); ok {
