@@ -218,11 +218,13 @@ func noneLeft(t *testing.T, root string) {
 	}
 	for _, path := range environments {
 		environment, err := os.ReadFile(path)
-		if err != nil || !bytes.Contains(environment, []byte("WORK="+root)) {
+		_, script, ok := bytes.Cut(environment, []byte("WORK="+root))
+		if err != nil || !ok {
 			continue
 		}
+		script, _, _ = bytes.Cut(script, []byte{0})
 		command, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "cmdline"))
-		t.Errorf("left running: %s", bytes.ReplaceAll(command, []byte{0}, []byte{' '}))
+		t.Errorf("left running by %s: %s", script, bytes.ReplaceAll(command, []byte{0}, []byte{' '}))
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"mainstay/admin"
+	"mainstay/supervisor"
 	"mainstay/topology"
 )
 
@@ -41,7 +42,7 @@ func (c *cli) announce(ctx context.Context, f *fleet) error {
 // settled reports whether no service is on its way to another state.
 func settled(s admin.Status) bool {
 	for _, service := range s.Services {
-		if service.State == "starting" || service.State == "updating" {
+		if service.State == supervisor.ServiceStarting || service.State == supervisor.ServiceUpdating {
 			return false
 		}
 	}

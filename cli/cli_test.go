@@ -129,12 +129,22 @@ func TestProgress(t *testing.T) {
 		{Name: "orders", State: "failed", Desired: 1, Reason: "exit status 1"},
 		{Name: "report", State: "stopped"},
 		{Name: "web", State: "ready", Ready: 3, Desired: 3},
+		{Name: "worker", State: "degraded", Ready: 1, Desired: 2, Instances: []supervisor.InstanceStatus{
+			{State: supervisor.StateReady}, {State: supervisor.StateWaiting},
+		}},
+		{Name: "writer", State: "degraded", Ready: 1, Desired: 1, Reason: "update given up", Instances: []supervisor.InstanceStatus{
+			{State: supervisor.StateReady},
+		}},
 	}
 	tests := []struct {
 		names           []string
 		waiting, failed []string
 	}{
-		{nil, []string{"mailer is starting (0 of 1 ready)"}, []string{"orders is failed (0 of 1 ready): exit status 1"}},
+		{
+			nil,
+			[]string{"mailer is starting (0 of 1 ready)", "worker is degraded (1 of 2 ready)"},
+			[]string{"orders is failed (0 of 1 ready): exit status 1", "writer is degraded (1 of 1 ready): update given up"},
+		},
 		{[]string{"web", "report", "job"}, nil, nil},
 		{[]string{"orders"}, nil, []string{"orders is failed (0 of 1 ready): exit status 1"}},
 	}

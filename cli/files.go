@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -37,21 +36,16 @@ func (c *cli) paths() (paths []string, isExample bool) {
 	return []string{defaultFile}, false
 }
 
-// exampleFile is the example as if it lay in the working directory.
-func (c *cli) exampleFile() (topology.File, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return topology.File{}, err
-	}
-	return topology.File{Path: filepath.Join(dir, defaultFile), Content: c.example}, nil
+// exampleFile is the example as if it lay in the working directory, under a name that tells it from the user's.
+func (c *cli) exampleFile() topology.File {
+	return topology.File{Path: "built-in-example.yaml", Content: c.example}
 }
 
 // read returns the files that the command is about.
 func (c *cli) read() ([]topology.File, error) {
 	paths, isExample := c.paths()
 	if isExample {
-		file, err := c.exampleFile()
-		return []topology.File{file}, err
+		return []topology.File{c.exampleFile()}, nil
 	}
 	return topology.Read(paths)
 }

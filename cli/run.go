@@ -42,11 +42,7 @@ group at once and exits with 1.`,
 			if err != nil {
 				return err
 			}
-			source, err := c.source(log)
-			if err != nil {
-				return err
-			}
-			fleet := newFleet(log, source)
+			fleet := newFleet(log, c.source(log))
 			return fleet.hold(
 				func(ctx context.Context) error {
 					return fleet.window.Serve(ctx, fleet.engine, fleet.engine.Topology().Admin)
@@ -61,17 +57,13 @@ group at once and exits with 1.`,
 }
 
 // source returns where the topology comes from.
-func (c *cli) source(log *slog.Logger) (engine.Source, error) {
+func (c *cli) source(log *slog.Logger) engine.Source {
 	paths, isExample := c.paths()
 	if !isExample {
-		return engine.Files(log, paths...), nil
-	}
-	file, err := c.exampleFile()
-	if err != nil {
-		return nil, err
+		return engine.Files(log, paths...)
 	}
 	fmt.Fprintf(c.Err, "There is no ./%s here: running the built-in example, a small web shop. Its state is in ./.mainstay.\n", defaultFile)
-	return engine.Static(file), nil
+	return engine.Static(c.exampleFile())
 }
 
 // A fleet is all the rooms, joined to each other.

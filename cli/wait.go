@@ -68,13 +68,21 @@ func progress(services []supervisor.ServiceStatus, names []string) (waiting, fai
 		if s.Reason != "" {
 			says += ": " + s.Reason
 		}
-		switch s.State {
-		case "ready", "completed", "stopped":
-		case "failed", "degraded":
+		switch {
+		case s.State == supervisor.ServiceReady, s.State == supervisor.ServiceCompleted, s.State == supervisor.ServiceStopped:
+		case s.State == supervisor.ServiceFailed, s.State == supervisor.ServiceDegraded && !underWay(s):
 			failed = append(failed, says)
 		default:
 			waiting = append(waiting, says)
 		}
 	}
 	return waiting, failed
+}
+
+// underWay reports whether an instance of s will yet be in another state by itself. If none will, a degraded service stays so:
+// its update was given up.
+func underWay(s supervisor.ServiceStatus) bool {
+	return slices.ContainsFunc(s.Instances, func(i supervisor.InstanceStatus) bool {
+		return i.State != supervisor.StateReady && i.State != supervisor.StateStopped && i.State != supervisor.StateFailed
+	})
 }
