@@ -103,7 +103,7 @@ func (a *archiver) walk(f func() error) {
 func (a *archiver) done(ctx context.Context, d *directory) error {
 	for d != nil && d.pending.Add(-1) == 0 {
 		nodes := slices.DeleteFunc(d.nodes, func(n *Node) bool { return n == nil })
-		id, added, err := a.saver.save(ctx, TreeBlob, appendTree(nil, nodes))
+		id, added, err := a.saver.save(TreeBlob, appendTree(nil, nodes))
 		if err != nil {
 			return err
 		}

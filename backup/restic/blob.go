@@ -76,21 +76,21 @@ func (t *treeReader) load(ctx context.Context, id ID) ([]byte, error) {
 		t.drop(f)
 		return nil, f.err
 	}
-	sealed := slices.Clone(f.data[p.offset-f.from : p.offset-f.from+p.length])
-	return t.repo.openBlob(id, sealed, p.plain)
+	sealed := slices.Clone(f.data[p.Offset-f.from : p.Offset-f.from+p.Length])
+	return t.repo.openBlob(id, sealed, p.Plain)
 }
 
 // stretch returns one that has the blob at p.
 func (t *treeReader) stretch(p place) *fetched {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	until := p.offset + p.length
+	until := p.Offset + p.Length
 	for _, f := range slices.Backward(t.fetched) {
-		if f.pack == p.pack && f.from <= p.offset && until <= f.until {
+		if f.pack == p.pack && f.from <= p.Offset && until <= f.until {
 			return f
 		}
 	}
-	f := &fetched{pack: p.pack, from: p.offset, until: max(until, min(p.end, p.offset+fetchSize))}
+	f := &fetched{pack: p.pack, from: p.Offset, until: max(until, min(p.end, p.Offset+fetchSize))}
 	if len(t.fetched) == fetchKeep {
 		t.fetched = slices.Delete(t.fetched, 0, 1)
 	}

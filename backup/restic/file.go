@@ -83,7 +83,7 @@ func (a *archiver) readFiles(ctx context.Context) error {
 // saveChunks stores chunks until there are no more.
 func (a *archiver) saveChunks(ctx context.Context) error {
 	for c := range a.chunks {
-		id, _, err := a.saver.save(ctx, DataBlob, c.data)
+		id, _, err := a.saver.save(DataBlob, c.data)
 		a.buffers.give(c.data)
 		if err == nil {
 			err = c.of.stored(c.part, id)

@@ -36,11 +36,9 @@ func (f *indexFile) check() error {
 
 // A place is where a blob is.
 type place struct {
-	pack   ID
-	end    uint32 // of the pack's last blob
-	offset uint32
-	length uint32 // sealed
-	plain  uint32 // 0: not compressed
+	packedBlob
+	pack ID
+	end  uint32 // of the pack's last blob
 }
 
 // An index knows where every blob of the repository is, and which are on their way there. It is safe for concurrent use.
@@ -105,7 +103,8 @@ func (x *index) find(t BlobType, id ID) (place, bool) {
 	if !ok {
 		return place{}, false
 	}
-	return place{pack: x.packs[e.pack].id, end: x.packs[e.pack].end, offset: e.offset, length: e.length, plain: e.plain}, true
+	pack := x.packs[e.pack]
+	return place{packedBlob{ID: id, Type: t, Offset: e.offset, Length: e.length, Plain: e.plain}, pack.id, pack.end}, true
 }
 
 // hasAll tells whether all these blobs are stored.

@@ -29,7 +29,6 @@ import (
 	"os/user"
 	"path"
 	"runtime"
-	"sync"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -63,9 +62,6 @@ type Repository struct {
 	who    identity
 	zip    *zstd.Encoder
 	unzip  *zstd.Decoder
-
-	mu    sync.Mutex
-	index *index // of the last loadIndex
 }
 
 // A config is the repository's sealed object of that name.

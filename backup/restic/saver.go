@@ -29,7 +29,8 @@ const (
 type saver struct {
 	repo  *Repository
 	index *index
-	group *errgroup.Group // of uploads
+	ctx   context.Context // of uploads, which outlive the call that starts them
+	group *errgroup.Group
 
 	scratch sync.Pool // of *[]byte, for sealing
 
@@ -49,7 +50,7 @@ type saver struct {
 func (r *Repository) newSaver(ctx context.Context, x *index) (*saver, context.Context) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(uploads)
-	s := &saver{repo: r, index: x, group: group, indexed: time.Now()}
+	s := &saver{repo: r, index: x, ctx: ctx, group: group, indexed: time.Now()}
 	s.scratch.New = func() any { return new([]byte) }
 	s.open[DataBlob] = make([]*pack, dataPacks)
 	s.open[TreeBlob] = make([]*pack, 1)
@@ -57,7 +58,7 @@ func (r *Repository) newSaver(ctx context.Context, x *index) (*saver, context.Co
 }
 
 // save returns the id of plain, and whether it had to be stored. It keeps nothing of plain.
-func (s *saver) save(ctx context.Context, t BlobType, plain []byte) (ID, bool, error) {
+func (s *saver) save(t BlobType, plain []byte) (ID, bool, error) {
 	id := ID(sha256.Sum256(plain))
 	if !s.index.claim(t, id) {
 		return id, false, nil
@@ -76,11 +77,11 @@ func (s *saver) save(ctx context.Context, t BlobType, plain []byte) (ID, bool, e
 	}
 	sealed = s.repo.key.sealFrom(sealed, 0)
 	*scratch = sealed
-	return id, true, s.add(ctx, id, t, sealed, plainLength, len(plain))
+	return id, true, s.add(id, t, sealed, plainLength, len(plain))
 }
 
 // add puts a sealed blob into a pack, and hands over the pack that it does not fit into any more.
-func (s *saver) add(ctx context.Context, id ID, t BlobType, sealed []byte, plainLength, size int) error {
+func (s *saver) add(id ID, t BlobType, sealed []byte, plainLength, size int) error {
 	s.mu.Lock()
 	place := &s.open[t][rand.IntN(len(s.open[t]))]
 	var full *pack
@@ -95,7 +96,7 @@ func (s *saver) add(ctx context.Context, id ID, t BlobType, sealed []byte, plain
 	s.addedPlain += uint64(size)
 	s.addedBytes += uint64(len(sealed))
 	s.mu.Unlock()
-	return s.upload(ctx, t, full)
+	return s.upload(t, full)
 }
 
 func (s *saver) bufferLocked(t BlobType) []byte {
@@ -111,16 +112,16 @@ func (s *saver) bufferLocked(t BlobType) []byte {
 }
 
 // upload stores a pack in the background. It blocks while too many are under way.
-func (s *saver) upload(ctx context.Context, t BlobType, p *pack) error {
+func (s *saver) upload(t BlobType, p *pack) error {
 	if p == nil {
 		return nil
 	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	if s.ctx.Err() != nil {
+		return context.Cause(s.ctx)
 	}
 	s.group.Go(func() error {
 		id := p.finish(s.repo.key)
-		if err := s.repo.putNamed(ctx, packName(id), p.data, id); err != nil {
+		if err := s.repo.putNamed(s.ctx, packName(id), p.data, id); err != nil {
 			return err
 		}
 		stored := indexPack{ID: id, Blobs: p.blobs}
@@ -138,7 +139,7 @@ func (s *saver) upload(ctx context.Context, t BlobType, p *pack) error {
 			file.Packs = s.takeUnindexedLocked()
 		}
 		s.mu.Unlock()
-		return s.repo.putIndex(ctx, file)
+		return s.repo.putIndex(s.ctx, file)
 	})
 	return nil
 }
@@ -158,7 +159,7 @@ func (s *saver) finish(ctx context.Context) error {
 	for t, packs := range open {
 		for _, p := range packs {
 			if err == nil {
-				err = s.upload(ctx, BlobType(t), p)
+				err = s.upload(BlobType(t), p)
 			}
 		}
 	}
