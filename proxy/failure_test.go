@@ -171,7 +171,7 @@ func TestTimeoutClientStalls(t *testing.T) {
 // TestSlowButSteady sends and receives slower than every limit, but with progress.
 func TestSlowButSteady(t *testing.T) {
 	route := route0("web")
-	route.Timeouts.Idle, route.Timeouts.ResponseHeader = 400*time.Millisecond, 400*time.Millisecond
+	route.Timeouts.Idle, route.Timeouts.ResponseHeader = time.Second, time.Second
 	r := newRig(t, route)
 	r.instance("web", "web/1", func(w http.ResponseWriter, req *http.Request) {
 		http.NewResponseController(w).EnableFullDuplex()
@@ -186,7 +186,7 @@ func TestSlowButSteady(t *testing.T) {
 	})
 	pr, pw := io.Pipe()
 	go func() {
-		tick := time.NewTicker(50 * time.Millisecond)
+		tick := time.NewTicker(75 * time.Millisecond)
 		defer tick.Stop()
 		for range 20 {
 			<-tick.C

@@ -1,0 +1,117 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var ended []reason
+		end := func(r reason) {
+			mu.Lock()
+			defer mu.Unlock()
+			ended = append(ended, r)
+		}
+		w := newWatch(end)
+		pass := func(d time.Duration, want ...reason) {
+			t.Helper()
+			time.Sleep(d)
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			if !slices.Equal(ended, want) {
+				t.Fatalf("ended %q, want %q", ended, want)
+			}
+		}
+		w.enter(1, stageConnect, 0, reasonNone)
+		pass(time.Hour)
+		w.enter(1, stageSend, 10*time.Second, reasonTimeoutIdle)
+		for range 10 {
+			pass(9 * time.Second)
+			w.touch()
+		}
+		w.enter(1, stageHeader, 5*time.Second, reasonTimeoutHeader)
+		pass(4 * time.Second)
+		w.enter(2, stageSend, 10*time.Second, reasonTimeoutIdle)
+		w.enter(1, stageStream, time.Second, reasonTimeoutIdle) // late news of the first attempt
+		w.abort(1, reasonDrained)
+		pass(9 * time.Second)
+		w.enter(2, stageStream, 3*time.Second, reasonTimeoutIdle)
+		w.enter(2, stageHeader, time.Second, reasonTimeoutHeader) // the request was sent after the response had come
+		pass(2 * time.Second)
+		w.touch()
+		pass(2900 * time.Millisecond)
+		pass(200*time.Millisecond, reasonTimeoutIdle)
+		w.abort(2, reasonDrained)
+		w.stop()
+		pass(time.Hour, reasonTimeoutIdle)
+
+		w = newWatch(end)
+		w.enter(1, stageSend, time.Second, reasonTimeoutIdle)
+		w.stop()
+		w.abort(1, reasonDrained)
+		pass(time.Hour, reasonTimeoutIdle)
+	})
+}
+
+func TestRequestBody(t *testing.T) {
+	var order []string
+	newBody := func(content string) *requestBody {
+		return &requestBody{
+			source: io.LimitReader(strings.NewReader(content), 1<<30),
+			before: func() { order = append(order, "before") },
+			after:  func() { order = append(order, "after") },
+			fields: func() fields { return fields{"X-A": {"1"}, "X-B": {"2"}} },
+		}
+	}
+	b := newBody(strings.Repeat("x", replayLimit))
+	first := b.attempt(nil)
+	if n, err := io.ReadFull(first, make([]byte, 1000)); n != 1000 || err != nil {
+		t.Fatal(n, err)
+	}
+	first.Close()
+	if _, err := first.Read(make([]byte, 1)); !errors.Is(err, errBodyClosed) {
+		t.Errorf("read after close: %v", err)
+	}
+	trailer := fields{"X-A": nil}
+	for range 2 {
+		if all, err := io.ReadAll(b.attempt(trailer)); len(all) != replayLimit || err != nil {
+			t.Errorf("%d bytes, %v", len(all), err)
+		}
+	}
+	if !b.replayable() || len(trailer) != 1 || trailer["X-A"][0] != "1" || b.read.Load() != replayLimit || len(order)%2 != 0 {
+		t.Errorf("replayable %t, trailer %v, %d bytes read", b.replayable(), trailer, b.read.Load())
+	}
+
+	b = newBody(strings.Repeat("x", replayLimit+1))
+	if all, err := io.ReadAll(b.attempt(nil)); len(all) != replayLimit+1 || err != nil {
+		t.Errorf("%d bytes, %v", len(all), err)
+	}
+	if _, err := io.ReadAll(b.attempt(nil)); b.replayable() || !errors.Is(err, errBodySpent) {
+		t.Errorf("replayable %t, second attempt %v", b.replayable(), err)
+	}
+
+	// A read that waits for the client returns when the request is over.
+	pr, pw := io.Pipe()
+	b = newBody("")
+	b.source, b.rouse = pr, func() { pw.CloseWithError(io.ErrUnexpectedEOF) }
+	reading, done := make(chan struct{}), make(chan error)
+	b.before = func() { close(reading) }
+	go func() {
+		_, err := b.attempt(nil).Read(make([]byte, 1))
+		done <- err
+	}()
+	<-reading
+	b.stop()
+	if err := <-done; !errors.Is(err, io.ErrUnexpectedEOF) || b.failure() == nil {
+		t.Errorf("read ended with %v, failure %v", err, b.failure())
+	}
+}
