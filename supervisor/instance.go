@@ -42,6 +42,9 @@ type instance struct {
 	version version
 	life    life
 	words   *utterances // of the last process; nil: there was none
+
+	// The goroutine's own.
+	outputs []<-chan struct{} // each closed when the output of one process has ended
 }
 
 // life is how an instance is doing, as others may see it.
@@ -169,6 +172,7 @@ func (i *instance) move(to State, reason string) {
 func (i *instance) run() {
 	defer i.changed()
 	defer close(i.done)
+	defer i.hearOut()
 	defer i.stop()
 	if !i.awaitDependencies() {
 		i.move(StateStopped, "")
@@ -206,6 +210,13 @@ func (i *instance) run() {
 		}
 		i.site.metrics.restarts.WithLabelValues(i.service, end.cause).Inc()
 		i.update(func(l *life) { l.restarts++ })
+	}
+}
+
+// hearOut waits until the output of every process has ended, which for those whose group is gone is soon.
+func (i *instance) hearOut() {
+	for _, silent := range i.outputs {
+		<-silent
 	}
 }
 

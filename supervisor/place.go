@@ -22,9 +22,7 @@ type place struct {
 func (p *place) clear() {
 	var left []*instance
 	for _, i := range p.leaving {
-		select {
-		case <-i.done:
-		default:
+		if !isClosed(i.done) {
 			left = append(left, i)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -73,6 +74,9 @@ func startGroup(c command) (*group, error) {
 	defer syscall.Close(errsW)
 
 	unignore()
+	// Descriptors that Mainstay itself was started with are not the services' either. An old kernel without close_range(2)
+	// leaves them as they are.
+	unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	pidfd := -1
 	pid, err := syscall.ForkExec(path, c.argv, &syscall.ProcAttr{
 		Dir:   c.directory,

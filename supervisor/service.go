@@ -43,10 +43,11 @@ type service struct {
 	proven    *version         // what ran last; nil: nothing has worked yet
 	failed    *version         // the specification that was given up
 	givenUp   string           // and why
-	revisions int
-	places    map[int]*place
-	updating  bool
-	started   bool
+	revisions int              // how many there have been
+	reached   int              // the revision that all places last had; 0: none yet
+	places    map[int]*place   // by replica
+	updating  bool             // instances are being replaced
+	started   bool             // a process has been started, ever
 }
 
 func startService(site *site, stateDir string, v version) *service {
@@ -203,7 +204,7 @@ func (s *service) take(v version) {
 		s.revisions++
 		v.revision = s.revisions
 	}
-	if s.updating && v.revision != s.target.revision {
+	if s.underway() && v.revision != s.target.revision {
 		s.site.metrics.updates.WithLabelValues(s.name, "superseded").Inc()
 	}
 	s.target = v
@@ -308,13 +309,13 @@ func (s *service) place(n int, shape topology.Service) *place {
 // settle sees whether the target has been reached and what has been proven to work by running for as long as
 // an update asks. It returns after how long to look again; 0: when something happens.
 func (s *service) settle(now time.Time) (look time.Duration) {
-	arrived, updating := true, false
+	arrived, updating, underway := true, false, s.underway()
 	var works *version
 	for _, p := range s.sorted() {
 		if p.retired {
 			continue
 		}
-		updating = updating || p.next != nil || p.current != nil && p.current.revision != s.target.revision
+		updating = updating || p.next != nil || p.current != nil && p.current.revision != s.target.revision || p.busy() && underway
 		if p.busy() || p.current.revision != s.target.revision {
 			arrived = false
 		}
@@ -331,9 +332,12 @@ func (s *service) settle(now time.Time) (look time.Duration) {
 			look = sooner(look, rest)
 		}
 	}
-	if s.updating && arrived && s.givenUp == "" {
-		s.site.metrics.updates.WithLabelValues(s.name, "completed").Inc()
-		s.log.Info("service updated", "generation", s.target.generation)
+	if arrived {
+		if underway && s.givenUp == "" {
+			s.site.metrics.updates.WithLabelValues(s.name, "completed").Inc()
+			s.log.Info("service updated", "generation", s.target.generation)
+		}
+		s.reached = s.target.revision
 	}
 	s.updating = updating
 	if works != nil && (arrived || s.proven == nil) {
@@ -345,6 +349,9 @@ func (s *service) settle(now time.Time) (look time.Duration) {
 	}
 	return look
 }
+
+// underway reports whether an update has begun that has not reached its end.
+func (s *service) underway() bool { return s.reached != 0 && s.reached != s.target.revision }
 
 // sooner returns the shorter of two waits, of which 0 is the longest.
 func sooner(a, b time.Duration) time.Duration {

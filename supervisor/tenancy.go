@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,6 +58,7 @@ func (i *instance) settle() (*tenancy, error) {
 		}
 	}
 	p.started = time.Now()
+	i.outputs = append(slices.DeleteFunc(i.outputs, isClosed), p.silent())
 	i.mu.Lock()
 	i.words = p.words
 	i.mu.Unlock()
@@ -70,6 +72,15 @@ func (i *instance) settle() (*tenancy, error) {
 		}
 	}
 	return p, nil
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 func (i *instance) takePort(p *tenancy, port topology.Port) (err error) {
@@ -172,12 +183,12 @@ func (i *instance) unroute(p *tenancy) {
 	i.site.router.Drain(ctx, p.routed) // the error is that it did not wait
 }
 
-// hearOut bounds the wait for the last words of a process that has ended.
-const hearOut = 100 * time.Millisecond
+// patienceForWords bounds the wait for the last words of a process that has ended.
+const patienceForWords = 100 * time.Millisecond
 
 // said returns the last lines that p wrote, to follow a message.
 func (i *instance) said(p *tenancy) string {
-	t := time.NewTimer(hearOut)
+	t := time.NewTimer(patienceForWords)
 	defer t.Stop()
 	select {
 	case <-p.silent():

@@ -1,0 +1,71 @@
+package supervisor
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"mainstay/topology"
+)
+
+func TestMetrics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &simulation{t: t, live: map[int]*simulated{}, routed: map[string]int{}, behaviour: map[string]behaviour{"bad": {refuse: errNoProgram}}}
+		reg := prometheus.NewRegistry()
+		s.Supervisor = newSupervisor(slog.New(slog.DiscardHandler), reg, s, s)
+		s.site.ports.free = func(int) bool { return true }
+		s.record(time.Now(), "")
+		s.apply(web("v1", 2), with(web("bad", 1), named("bad")))
+		s.pass(10 * time.Second)
+		s.kill("web/2 v1")
+		s.pass(100 * time.Millisecond)
+		want := `
+# HELP supervisor_instance_up Whether the instance is ready (1) or not (0).
+# TYPE supervisor_instance_up gauge
+supervisor_instance_up{replica="1",service="bad"} 0
+supervisor_instance_up{replica="1",service="web"} 1
+supervisor_instance_up{replica="2",service="web"} 0
+# HELP supervisor_service_replicas_desired Instances that the topology asks for.
+# TYPE supervisor_service_replicas_desired gauge
+supervisor_service_replicas_desired{service="bad"} 1
+supervisor_service_replicas_desired{service="web"} 2
+# HELP supervisor_service_replicas_ready Instances that are ready.
+# TYPE supervisor_service_replicas_ready gauge
+supervisor_service_replicas_ready{service="bad"} 0
+supervisor_service_replicas_ready{service="web"} 1
+`
+		if err := testutil.GatherAndCompare(reg, strings.NewReader(want),
+			"supervisor_instance_up", "supervisor_service_replicas_desired", "supervisor_service_replicas_ready"); err != nil {
+			t.Error(err)
+		}
+		s.pass(time.Second)
+		s.apply(web("v2", 2))
+		s.pass(time.Minute)
+		m := s.site.metrics
+		for _, tt := range []struct {
+			what string
+			got  float64
+			want float64
+		}{
+			{"restarts after an exit", testutil.ToFloat64(m.restarts.WithLabelValues("web", "exit")), 1},
+			{"restarts by an update", testutil.ToFloat64(m.restarts.WithLabelValues("web", "update")), 2},
+			{"updates completed", testutil.ToFloat64(m.updates.WithLabelValues("web", "completed")), 1},
+			{"series of a service that is gone", float64(testutil.CollectAndCount(m.spawnFailures)), 0},
+		} {
+			if tt.got != tt.want {
+				t.Errorf("%s: %g, want %g", tt.what, tt.got, tt.want)
+			}
+		}
+		problems, err := testutil.GatherAndLint(reg)
+		if err != nil || len(problems) > 0 {
+			t.Errorf("lint: %v, %v", problems, err)
+		}
+		s.apply(topology.Service{Name: "idle", Stopped: true})
+		s.apply()
+	})
+}

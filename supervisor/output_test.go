@@ -1,0 +1,401 @@
+package supervisor
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/iotest"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+type piece struct {
+	Text    string
+	Partial bool
+}
+
+func pieces(r io.Reader) []piece {
+	var list []piece
+	readLines(r, func(text []byte, partial bool) { list = append(list, piece{string(text), partial}) })
+	return list
+}
+
+func TestReadLines(t *testing.T) {
+	long := strings.Repeat("x", lineLimit)
+	tests := []struct {
+		name, in string
+		want     []piece
+	}{
+		{"nothing", "", nil},
+		{"lines", "a\n\nb\r\n", []piece{{"a", false}, {"", false}, {"b", false}}},
+		{"last words", "a\nthe end", []piece{{"a", false}, {"the end", false}}},
+		{"bytes", "a\x00b\xff\n", []piece{{"a\x00b\xff", false}}},
+		{"progress", "1%\r2%\r\n", []piece{{"1%\r2%", false}}},
+		{"long", long + long + "yz\nb\n", []piece{{long, true}, {long, true}, {"yz", false}, {"b", false}}},
+		{"long to the end", long, []piece{{long, true}}},
+		{"long with a rune across the limit", long[1:] + "é\n", []piece{{long[1:], true}, {"é", false}}},
+	}
+	for _, tt := range tests {
+		for name, r := range map[string]io.Reader{
+			"whole": strings.NewReader(tt.in), "byte by byte": iotest.OneByteReader(strings.NewReader(tt.in)), "with its end": iotest.DataErrReader(strings.NewReader(tt.in)),
+		} {
+			if diff := cmp.Diff(tt.want, pieces(r)); diff != "" {
+				t.Errorf("%s, %s: %s", tt.name, name, diff)
+			}
+		}
+	}
+}
+
+func FuzzReadLines(f *testing.F) {
+	f.Add([]byte("a\nb\r\n\r\nc"), 3)
+	f.Add([]byte(strings.Repeat("é", lineLimit)), 7)
+	f.Add([]byte("\x00\xff\xfe\n"), 1)
+	f.Fuzz(func(t *testing.T, in []byte, step int) {
+		var got []byte
+		readLines(&steps{in, 1 + max(step, -step-1)%5000}, func(text []byte, partial bool) {
+			if len(text) > lineLimit || bytes.IndexByte(text, '\n') >= 0 {
+				t.Errorf("a piece of %d bytes, or with the end of a line in it", len(text))
+			}
+			if got = append(got, text...); !partial {
+				got = append(got, '\n')
+			}
+		})
+		want := append(slices.Clone(in), '\n')
+		want = bytes.ReplaceAll(want, []byte("\r\n"), []byte("\n"))
+		if bytes.HasSuffix(in, []byte("\r")) { // no end of a line followed
+			want = append(bytes.TrimSuffix(want, []byte("\n")), "\r\n"...)
+		}
+		if n := len(in); n == 0 || in[n-1] == '\n' || len(got) == len(want)-1 {
+			want = want[:len(want)-1]
+		}
+		if !bytes.Equal(bytes.ReplaceAll(got, []byte("\r\n"), []byte("\n")), bytes.ReplaceAll(want, []byte("\r\n"), []byte("\n"))) {
+			t.Errorf("read %q\nof %q", got, in)
+		}
+	})
+}
+
+// steps reads b so many bytes at a time.
+type steps struct {
+	b    []byte
+	step int
+}
+
+func (s *steps) Read(p []byte) (int, error) {
+	if len(s.b) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p[:min(len(p), s.step)], s.b)
+	s.b = s.b[n:]
+	return n, nil
+}
+
+func FuzzParseLine(f *testing.F) {
+	f.Add("2026-01-02T03:04:05.123456789Z stdout F hello world")
+	f.Add("2026-01-02T03:04:05Z stderr P ")
+	f.Add("garbage")
+	f.Fuzz(func(t *testing.T, s string) {
+		l, ok := parseLine(s)
+		if !ok || l.Time.Year() > 9999 || strings.Contains(s, "\n") {
+			return
+		}
+		again, ok := parseLine(strings.TrimSuffix(string(appendLine(nil, l)), "\n"))
+		if !ok || !again.Time.Equal(l.Time) || again.Text != l.Text || again.Partial != l.Partial || again.Stream != l.Stream {
+			t.Errorf("%q became %+v, then %+v", s, l, again)
+		}
+	})
+}
+
+func newTestJournal(t *testing.T, dir string) (*journal, prometheus.Counter) {
+	t.Helper()
+	dropped := prometheus.NewCounter(prometheus.CounterOpts{Name: "dropped_total"})
+	j := newJournal("web", dir, slog.New(slog.DiscardHandler), dropped)
+	return j, dropped
+}
+
+func readAll(t *testing.T, j *journal, q LogQuery) []string {
+	t.Helper()
+	var texts []string
+	if err := j.read(t.Context(), q, func(l LogLine) error {
+		texts = append(texts, l.Instance+" "+l.Text)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return texts
+}
+
+func TestJournalTail(t *testing.T) {
+	for _, dir := range []string{"", t.TempDir()} { // in memory, on disk
+		j, _ := newTestJournal(t, dir)
+		for i := range 3 {
+			j.output(1).add("stdout", fmt.Appendf(nil, "a%d", i), false)
+			j.output(2).add("stderr", fmt.Appendf(nil, "b%d", i), false)
+		}
+		tests := []struct {
+			q    LogQuery
+			want []string
+		}{
+			{LogQuery{Tail: -1}, []string{"web/1 a0", "web/2 b0", "web/1 a1", "web/2 b1", "web/1 a2", "web/2 b2"}},
+			{LogQuery{Tail: 1}, []string{"web/1 a2", "web/2 b2"}},
+			{LogQuery{Tail: 2, Replica: 2}, []string{"web/2 b1", "web/2 b2"}},
+			{LogQuery{Tail: 0}, nil},
+		}
+		for _, tt := range tests {
+			if diff := cmp.Diff(tt.want, readAll(t, j, tt.q)); diff != "" {
+				t.Errorf("%+v in %q: %s", tt.q, dir, diff)
+			}
+		}
+		if err := j.read(t.Context(), LogQuery{Replica: 9}, nil); err == nil || err.Error() != "read logs: there is no instance web/9" {
+			t.Errorf("an instance that is not there: %v", err)
+		}
+		j.close()
+	}
+}
+
+// Whoever begins to follow in the middle gets every line once, in order, whatever is written meanwhile.
+func TestFollowHasNoGapAndNoDouble(t *testing.T) {
+	const total = 30000
+	j, dropped := newTestJournal(t, t.TempDir())
+	var writers, readers sync.WaitGroup
+	begun := make(chan struct{})
+	writers.Go(func() {
+		o := j.output(1)
+		for i := range total {
+			if i == total/10 {
+				close(begun)
+			}
+			o.add("stdout", fmt.Appendf(nil, "%d", i), false)
+			if i%50 == 0 {
+				runtime.Gosched()
+			}
+		}
+	})
+	<-begun
+	for range 3 {
+		readers.Go(func() {
+			want := 0
+			skipped := false
+			enough := errors.New("enough")
+			err := j.read(t.Context(), LogQuery{Tail: -1, Follow: true}, func(l LogLine) error {
+				var n, missed int
+				if l.Stream == "mainstay" { // this machine is too busy for us, but we were told
+					fmt.Sscan(l.Text, &missed)
+					want += missed
+					skipped = true
+					return nil
+				}
+				fmt.Sscan(l.Text, &n)
+				if n != want {
+					return fmt.Errorf("line %d, want %d", n, want)
+				}
+				if want++; want == total {
+					return enough
+				}
+				return nil
+			})
+			// If the last lines were among those skipped, the journal's end tells so.
+			if err != enough && !(err == nil && skipped) {
+				t.Error(err)
+			}
+		})
+	}
+	writers.Wait()
+	o := j.output(1)
+	for o.waits() {
+		runtime.Gosched()
+	}
+	j.close()
+	readers.Wait()
+	if n := testutil.ToFloat64(dropped); n != 0 {
+		t.Errorf("%g lines were dropped before a healthy disk", n)
+	}
+}
+
+// waits reports whether lines wait for the writer.
+func (o *output) waits() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.queued > 0
+}
+
+func TestFollowSeesPlacesThatCome(t *testing.T) {
+	j, _ := newTestJournal(t, t.TempDir())
+	j.output(1).add("stdout", []byte("old"), false)
+	lines := make(chan string, 10)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() {
+		done <- j.read(ctx, LogQuery{Tail: -1, Follow: true}, func(l LogLine) error { lines <- l.Instance + " " + l.Text; return nil })
+	}()
+	if got := <-lines; got != "web/1 old" {
+		t.Errorf("first %q", got)
+	}
+	j.output(2).add("stdout", []byte("new"), false)
+	if got := <-lines; got != "web/2 new" {
+		t.Errorf("then %q", got)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	for _, o := range j.outputs {
+		if len(o.followers) != 0 {
+			t.Error("one who left is still followed up")
+		}
+	}
+	j.close()
+}
+
+func TestSlowFollowerIsToldWhatItMissed(t *testing.T) {
+	j, _ := newTestJournal(t, "")
+	o := j.output(1)
+	entered, proceed := make(chan struct{}), make(chan struct{})
+	var got []string
+	enough := errors.New("enough")
+	done := make(chan error)
+	o.add("stdout", []byte("first"), false)
+	go func() {
+		first := true
+		done <- j.read(t.Context(), LogQuery{Tail: 1, Follow: true}, func(l LogLine) error {
+			if first {
+				first = false
+				close(entered)
+				<-proceed
+			}
+			got = append(got, l.Text)
+			if l.Text == "last" {
+				return enough
+			}
+			return nil
+		})
+	}()
+	<-entered
+	for range followerLines + 7 {
+		o.add("stdout", []byte("many"), false)
+	}
+	close(proceed)
+	f := func() *follower {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		for f := range o.followers {
+			return f
+		}
+		return nil
+	}()
+	for len(f.lines) > 0 {
+		runtime.Gosched()
+	}
+	o.add("stdout", []byte("last"), false)
+	if err := <-done; err != enough {
+		t.Error(err)
+	}
+	if n := len(got); n != 1+followerLines+2 || got[n-2] != "7 lines skipped: they came faster than they were read here" {
+		t.Errorf("%d lines, at the end %q", n, got[max(0, n-3):])
+	}
+	j.close()
+}
+
+// A full disk costs lines, which are counted; what is in memory can still be read, and nobody waits for long.
+func TestFullDiskCostsOnlyLines(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "logs", "web"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/dev/full", filepath.Join(dir, "logs", "web", "1.log")); err != nil {
+		t.Fatal(err)
+	}
+	j, dropped := newTestJournal(t, dir)
+	for i := range 500 {
+		j.output(1).add("stdout", fmt.Appendf(nil, "line %d", i), false)
+	}
+	for j.output(1).waits() {
+		runtime.Gosched()
+	}
+	if got := readAll(t, j, LogQuery{Tail: 2}); !slices.Equal(got, []string{"web/1 line 498", "web/1 line 499"}) {
+		t.Errorf("%q", got)
+	}
+	j.close()
+	if n := testutil.ToFloat64(dropped); n != 500 {
+		t.Errorf("%g lines are counted as lost, want 500", n)
+	}
+}
+
+// A disk that does not answer costs lines too, and memory stays bounded.
+func TestStalledDiskCostsOnlyLines(t *testing.T) {
+	j, dropped := newTestJournal(t, t.TempDir())
+	o := j.output(1)
+	held, release := make(chan struct{}), make(chan struct{})
+	go func() { o.joins <- func() { close(held); <-release } }() // the writer is busy
+	<-held
+	line := bytes.Repeat([]byte("x"), 1000)
+	for range 5000 {
+		o.add("stdout", line, false)
+	}
+	o.mu.Lock()
+	size := len(o.queue)
+	o.mu.Unlock()
+	if size > queueLimit+2*lineLimit {
+		t.Errorf("%d bytes wait", size)
+	}
+	close(release)
+	j.close()
+	r, err := os.ReadFile(o.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kept := bytes.Count(r, []byte("\n")); kept == 0 || kept+int(testutil.ToFloat64(dropped)) != 5000 {
+		t.Errorf("%d kept and %g dropped of 5000", kept, testutil.ToFloat64(dropped))
+	}
+}
+
+func TestOutputOfAnyKind(t *testing.T) {
+	f := newFleet(t)
+	f.apply(
+		program("long", "-long-line", "3000000", "-say", "begin"),
+		program("binary", "-binary", "-die-after", "20ms"),
+		program("spew", "-spew", "20000"),
+	)
+	f.said("binary", "end")
+	if got := f.logs("binary")[0]; got != "nul \x00 bad \uFFFD end" || !utf8.ValidString(got) {
+		t.Errorf("binary: %q", got)
+	}
+	f.said("spew", "line 19999")
+	if n := len(f.logs("spew")); n != 20000 {
+		t.Errorf("%d lines of 20000 are kept", n)
+	}
+	f.eventually("the long line has ended", func() bool {
+		total := 0
+		for _, text := range f.logs("long")[1:] {
+			total += len(text)
+		}
+		return total == 3000000
+	})
+	err := f.Logs(t.Context(), LogQuery{Service: "nothing"}, nil)
+	if err == nil || err.Error() != `read logs: there is no service "nothing"` {
+		t.Errorf("logs of a service that is not there: %v", err)
+	}
+}
+
+// The file goes on where the one of an earlier Mainstay ended.
+func TestLogsOutliveMainstay(t *testing.T) {
+	f := newFleet(t)
+	s := shell("web", "echo hello; exec sleep 100")
+	for n := 1; n <= 2; n++ {
+		f.apply(s)
+		f.eventually("web says hello", func() bool { return len(f.logs("web")) == n })
+		f.apply()
+	}
+}
