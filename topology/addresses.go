@@ -3,6 +3,7 @@ package topology
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -31,20 +32,18 @@ func (rs *resolver) checkAddresses(t *Topology) {
 		bFile, bLine := index(b)
 		return cmp.Or(cmp.Compare(aFile, bFile), cmp.Compare(aLine, bLine))
 	})
-	byPort := map[string][]bound{}
+	taken := map[string]*hosts{} // by port
 	for _, b := range all {
-		for _, other := range byPort[b.port] {
-			if !overlap(b.host, other.host) {
-				continue
-			}
+		if taken[b.port] == nil {
+			taken[b.port] = &hosts{named: map[string]bound{}}
+		}
+		if other, ok := taken[b.port].take(b); !ok {
 			where := "by default"
 			if other.value != nil {
 				where = wherefrom(other.value.node, b.value.node)
 			}
 			rs.report.failf(b.value.node, b.value.path, "%s is taken already: %s (%s) listens on %s", b.text, other.what, where, other.text)
-			break
 		}
-		byPort[b.port] = append(byPort[b.port], b)
 		if port, err := strconv.Atoi(b.port); err == nil && b.value != nil {
 			rs.warnPort(b.value, port)
 		}
@@ -56,6 +55,36 @@ func boolInt(b bool) int {
 		return 1
 	}
 	return 0
+}
+
+// hosts are those that something listens on with one port. Only a few of their forms stand for others, so that
+// most are looked up and not compared with each other.
+type hosts struct {
+	named map[string]bound
+	wide  []bound
+}
+
+// take adds b unless it overlaps with one that is there, which take returns.
+func (h *hosts) take(b bound) (bound, bool) {
+	if other, ok := h.named[b.host]; ok {
+		return other, false
+	}
+	isWide := slices.Contains([]string{"", "*", "::", "0.0.0.0", "localhost"}, b.host)
+	if isWide {
+		for _, host := range slices.Sorted(maps.Keys(h.named)) {
+			if overlap(host, b.host) {
+				return h.named[host], false
+			}
+		}
+		h.wide = append(h.wide, b)
+	}
+	for _, other := range h.wide {
+		if other.host != b.host && overlap(other.host, b.host) {
+			return other, false
+		}
+	}
+	h.named[b.host] = b
+	return bound{}, true
 }
 
 // bound returns every address that the topology listens on.

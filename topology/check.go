@@ -1,9 +1,11 @@
 package topology
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
+	"os/user"
 	"slices"
 	"strings"
 )
@@ -46,6 +48,7 @@ func (rs *resolver) checkService(v *value, s Service) {
 		rs.checkExternal(v)
 		return
 	}
+	rs.checkUser(v, s)
 	if s.Port > 0 && v.sound("port") {
 		at := v.at("port")
 		if s.Replicas > 1 && v.sound("replicas") {
@@ -69,6 +72,20 @@ func (rs *resolver) checkService(v *value, s Service) {
 			at = v.at("restart", "backoff", "max")
 		}
 		rs.report.failf(at.node, at.path, "%s: initial (%s) is more than max (%s)", v.at("restart", "backoff").path, shortDuration(b.Initial), shortDuration(b.Max))
+	}
+}
+
+// checkUser reports a user that is only a number, if no group is said for it.
+func (rs *resolver) checkUser(v *value, s Service) {
+	if s.User == "" || s.Group != "" || !v.sound("user") || !v.sound("group") {
+		return
+	}
+	if _, err := user.Lookup(s.User); err == nil {
+		return
+	}
+	if _, err := user.LookupId(s.User); err != nil {
+		at := v.at("user")
+		rs.report.failf(at.node, at.path, "%s: this machine has no user %s, so its group is not known; write group, too", at.path, s.User)
 	}
 }
 
@@ -145,9 +162,20 @@ func textsOf(v *value) []Text {
 	return items[Text](v)
 }
 
-// defined returns the names of the services that the file has, broken ones too.
-func (rs *resolver) defined() []string {
-	return slices.Collect(maps.Keys(rs.root.at("services").fields))
+// maxSuggestions bounds how many names are looked for among all others.
+const maxSuggestions = 100
+
+// unknownService reports that there is no service called name. Services that are there but broken count as there.
+func (rs *resolver) unknownService(at *node, path, name string) {
+	f := fault{message: fmt.Sprintf("the service %q is not defined", name)}
+	if rs.unknowns++; rs.unknowns <= maxSuggestions {
+		names := slices.Sorted(maps.Keys(rs.root.at("services").fields))
+		f.suggestion = nearest(name, names)
+		if len(names) > 0 {
+			f.message += "; defined: " + firstFew(names)
+		}
+	}
+	rs.report.fail(at, path, f)
 }
 
 func (rs *resolver) checkDependencies(t *Topology) {
@@ -164,7 +192,7 @@ func (rs *resolver) checkDependency(t *Topology, services *value, d dependency) 
 	path := d.value.path
 	other, ok := t.Services[d.service]
 	if !ok {
-		rs.report.fail(d.at, path, unknown("the service", d.service, rs.defined()))
+		rs.unknownService(d.at, path, d.service)
 		return
 	}
 	v := services.fields[d.service]
@@ -186,17 +214,17 @@ func (rs *resolver) checkCycles(services *value) {
 		done   = 2
 	)
 	state := map[string]int{}
+	position := map[string]int{} // on the path
 	var path []string
 	var visit func(name string)
 	visit = func(name string) {
-		state[name] = onPath
+		state[name], position[name] = onPath, len(path)
 		path = append(path, name)
 		for _, d := range dependencyValues(services.at(name, "depends_on")) {
 			switch {
 			case services.fields[d.service] == nil:
 			case state[d.service] == onPath:
-				cycle := append(slices.Clone(path[slices.Index(path, d.service):]), d.service)
-				rs.report.failf(d.at, d.value.path, "services wait for each other: %s", strings.Join(cycle, " → "))
+				rs.report.failf(d.at, d.value.path, "services wait for each other: %s → %s", arrows(path[position[d.service]:]), d.service)
 			case state[d.service] != done:
 				visit(d.service)
 			}
@@ -209,6 +237,14 @@ func (rs *resolver) checkCycles(services *value) {
 			visit(name)
 		}
 	}
+}
+
+// arrows joins the names of a path, the first and last of a long one.
+func arrows(path []string) string {
+	if len(path) > 10 {
+		path = slices.Concat(path[:5], []string{"…"}, path[len(path)-4:])
+	}
+	return strings.Join(path, " → ")
 }
 
 func (rs *resolver) checkListeners(t *Topology) {
@@ -240,7 +276,7 @@ func (rs *resolver) checkBackups(t *Topology) {
 		s, ok := t.Services[service]
 		switch {
 		case !ok:
-			rs.report.fail(v.node, v.path, unknown("the service", service, rs.defined()))
+			rs.unknownService(v.node, v.path, service)
 		case s.External != nil:
 			rs.report.failf(v.node, v.path, "%s is external: its data is not on this machine", service)
 		case s.Replicas > 1:

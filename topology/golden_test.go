@@ -20,13 +20,22 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 // compares what comes out with its file resolved or problems. Files in bin are executable, *.key
 // are private, the lines of the file env are environment variables.
 func TestParseGolden(t *testing.T) {
-	archives, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(archives) == 0 {
-		t.Fatal(archives, err)
-	}
-	for _, path := range archives {
+	for _, path := range archives(t, "testdata/*.txtar") {
 		t.Run(strings.TrimSuffix(filepath.Base(path), ".txtar"), func(t *testing.T) { testGolden(t, path) })
 	}
+}
+
+// archives returns the absolute paths of the files that match pattern.
+func archives(t testing.TB, pattern string) []string {
+	pattern, err := filepath.Abs(pattern)
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths, err := filepath.Glob(pattern)
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("glob %s: %v, %v", pattern, paths, err)
+	}
+	return paths
 }
 
 func testGolden(t *testing.T, path string) {
@@ -58,7 +67,7 @@ func testGolden(t *testing.T, path string) {
 		for _, name := range slices.Sorted(maps.Keys(got)) {
 			archive.Files = append(archive.Files, txtar.File{Name: name, Data: []byte(got[name])})
 		}
-		if err := os.WriteFile(filepath.Join(testdata, filepath.Base(path)), txtar.Format(archive), 0o644); err != nil {
+		if err := os.WriteFile(path, txtar.Format(archive), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return
@@ -73,14 +82,6 @@ func testGolden(t *testing.T, path string) {
 		t.Error(diff)
 	}
 }
-
-var testdata = func() string {
-	dir, err := filepath.Abs("testdata")
-	if err != nil {
-		panic(err)
-	}
-	return dir
-}()
 
 // unpack writes the archive's files into a new directory.
 func unpack(t testing.TB, archive *txtar.Archive) string {

@@ -14,7 +14,7 @@ var root = &key{
 		keys: []*key{
 			{name: "version", required: true, typ: version, example: "1", class: ClassHot, reason: "it says how to read the file",
 				doc: "The version of this format."},
-			{name: "name", typ: named(text), defDoc: "the directory's name", example: "shop", class: ClassHot, reason: "it only names the topology in logs",
+			{name: "name", typ: userGivenName, defDoc: "the directory's name", example: "shop", class: ClassHot, reason: "it only names the topology in logs",
 				doc: "Tells this topology from others in logs."},
 			{name: "state_dir", typ: file, def: ".mainstay", example: "/var/lib/mainstay/shop", class: ClassManual,
 				reason: "generations, logs and the lock live there for as long as Mainstay runs",
@@ -39,7 +39,7 @@ var root = &key{
 				example: "{orders: {paths: [/var/lib/shop], repositories: [/mnt/backup], password_file: backup.key}}"},
 			{name: "metrics", example: "{address: 127.0.0.1:9464}", doc: "Where /metrics is served besides the admin socket.", typ: &typ{
 				name: "a mapping", keys: []*key{
-					{name: "address", typ: address(true), required: true, example: "127.0.0.1:9464", class: ClassRebind,
+					{name: "address", typ: listenAddress, required: true, example: "127.0.0.1:9464", class: ClassRebind,
 						reason: "the new address is bound before the old one is let go", doc: "The address that Prometheus scrapes."},
 				},
 			}},
@@ -66,13 +66,10 @@ var version = &typ{
 	},
 }
 
-// named is t for names that a user gives.
-func named(t *typ) *typ {
-	out := *t
-	out.name = "a name"
-	out.schema = map[string]any{"type": "string", "pattern": nameForm.String() + `|\$\{`}
-	out.parse = func(s scalar) (any, error) { return s.String(), checkName(s.String()) }
-	return &out
+// userGivenName is a name that may stand in paths and labels.
+var userGivenName = &typ{
+	name: "a name", schema: map[string]any{"type": "string", "pattern": nameForm.String() + `|\$\{`},
+	parse: func(s scalar) (any, error) { return s.String(), checkName(s.String()) },
 }
 
 var admin = &typ{
@@ -113,7 +110,7 @@ var proxy = &typ{
 var listener = &typ{
 	name: "a mapping",
 	keys: []*key{
-		{name: "address", typ: address(true), required: true, example: `":80"`, reason: "the new address is bound before the old one is let go", doc: "host:port; without a host, every interface."},
+		{name: "address", typ: listenAddress, required: true, example: `":80"`, reason: "the new address is bound before the old one is let go", doc: "host:port; without a host, every interface."},
 		{name: "tls", typ: &typ{
 			name: "a mapping",
 			keys: []*key{
@@ -191,16 +188,19 @@ var route = &typ{
 var headers = &typ{
 	name: "a mapping",
 	keys: []*key{
-		{name: "set", typ: headerValues, example: "{X-Frame-Options: DENY}", doc: "Header fields that have exactly this value then."},
-		{name: "add", typ: headerValues, example: "{Vary: Origin}", doc: "Header fields that get one more line."},
+		{name: "set", typ: headerValues(checkHeaderName), example: "{X-Frame-Options: DENY}", doc: "Header fields that have exactly this value then."},
+		{name: "add", typ: headerValues(checkListName), example: "{Vary: Origin}", doc: "Header fields that get one more line."},
 		{name: "remove", typ: listOf(headerName), example: "[Server]", doc: "Header fields that are taken away."},
 	},
 	foreign: map[string]foreign{"append": {key: "add"}, "delete": {key: "remove"}, "del": {key: "remove"}, "hide": {key: "remove"}},
 }
 
-var headerValues = &typ{
-	name: "a mapping of header names to values", named: checkHeaderName, fold: true,
-	each: &key{name: "HEADER", typ: headerValue, doc: "The value of this header field."},
+// headerValues is values by the names of header fields that check allows.
+func headerValues(check func(string) error) *typ {
+	return &typ{
+		name: "a mapping of header names to values", named: check, fold: true,
+		each: &key{name: "HEADER", typ: headerValue, doc: "The value of this header field."},
+	}
 }
 
 var relay = &typ{

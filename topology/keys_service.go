@@ -12,14 +12,15 @@ var service = &typ{
 		{name: "command", typ: command, required: true, alternative: "program", secrets: true, example: "./web --port {port}", class: ClassRoll,
 			reason: "the command is part of the process",
 			doc: "What each instance runs. A string is split like shell words and run without a shell; a list is taken as it is; `{shell: …}` asks for a shell. " +
+				"A program with a slash in it is relative to the file, one without is looked up in PATH. " +
 				"`{address}` `{host}` `{port}` `{replica}` `{service}` stand for the instance's own."},
 		{name: "external", required: true, alternative: "program", external: true, example: "[10.0.0.5:8080, 10.0.0.6:8080]", class: ClassScale,
 			reason: "only instances that came or went are touched", doc: "Instead of a command: instances that run elsewhere and are only probed and balanced.", typ: &typ{
 				name: "a list of addresses",
 				item: &key{doc: "One instance.", typ: &typ{
-					name: "an address, or a mapping", parse: address(false).parse, schema: address(false).schema,
+					name: "an address, or a mapping", parse: hostAddress.parse, schema: hostAddress.schema,
 					keys: []*key{
-						{name: "address", typ: address(false), required: true, example: "10.0.0.5:8080", doc: "host:port of the instance."},
+						{name: "address", typ: hostAddress, required: true, example: "10.0.0.5:8080", doc: "host:port of the instance."},
 						{name: "weight", typ: integer(1, 1000), def: "1", example: "2", doc: "Its share of the load, relative to its siblings."},
 					},
 				}},

@@ -23,13 +23,17 @@ func (m merger) merge(t *typ, base, over *node) *node {
 	}
 	out := *over
 	out.entries = nil
+	upper := map[string]entry{}
+	for _, o := range over.entries {
+		upper[o.key.text] = o
+	}
 	merged := map[string]bool{}
 	for _, b := range base.entries {
 		k := t.child(b.key.text)
-		o := over.find(b.key.text)
+		o, ok := upper[b.key.text]
 		switch {
-		case o == nil && k != nil && replaced[k.alternative]:
-		case o == nil:
+		case !ok && k != nil && replaced[k.alternative]:
+		case !ok:
 			out.entries = append(out.entries, b)
 		case o.value.shape == shapeNull && m.nullDeletes:
 			merged[b.key.text] = true

@@ -250,11 +250,7 @@ func TestLocate(t *testing.T) {
 
 // FuzzParse: whatever stands in a file, Parse returns, and every problem names its place, each place once.
 func FuzzParse(f *testing.F) {
-	archives, err := filepath.Glob("testdata/*.txtar")
-	if err != nil {
-		f.Fatal(err)
-	}
-	for _, path := range archives {
+	for _, path := range archives(f, "testdata/*.txtar") {
 		archive, err := txtar.ParseFile(path)
 		if err != nil {
 			f.Fatal(err)

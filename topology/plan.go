@@ -2,6 +2,7 @@ package topology
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -132,8 +133,9 @@ func (p *planner) compareOrder(have, next []Route) {
 	if len(old) == 0 {
 		return
 	}
-	routes := lookup("proxy", "routes")
-	m := meaning{}.of(lookup("proxy")).of(routes).of(routes.typ.item)
+	proxy := below(root, "proxy")
+	routes := below(proxy, "routes")
+	m := meaning{}.of(proxy).of(routes).of(routes.typ.item)
 	p.add(Change{Path: "proxy.routes", Action: "change", Old: firstFew(old), New: firstFew(new)}, m)
 }
 
@@ -148,7 +150,7 @@ func setOf(words []string) map[string]bool {
 // firstFew joins words in their order, at most ten of them.
 func firstFew(words []string) string {
 	if len(words) > 10 {
-		return strings.Join(words[:10], ", ") + ", …"
+		return fmt.Sprintf("%s and %d more", strings.Join(words[:10], ", "), len(words)-10)
 	}
 	return strings.Join(words, ", ")
 }

@@ -15,11 +15,7 @@ import (
 
 // TestPlanGolden compares the plan from old.yaml to new.yaml with the file plan of each archive.
 func TestPlanGolden(t *testing.T) {
-	archives, err := filepath.Glob("testdata/plan/*.txtar")
-	if err != nil || len(archives) == 0 {
-		t.Fatal(archives, err)
-	}
-	for _, path := range archives {
+	for _, path := range archives(t, "testdata/plan/*.txtar") {
 		t.Run(strings.TrimSuffix(filepath.Base(path), ".txtar"), func(t *testing.T) { testPlan(t, path) })
 	}
 }
@@ -65,7 +61,7 @@ func testPlan(t *testing.T, path string) {
 			last++
 		}
 		archive.Files[last] = txtar.File{Name: "plan", Data: []byte(got)}
-		if err := os.WriteFile(filepath.Join(testdata, "plan", filepath.Base(path)), txtar.Format(archive), 0o644); err != nil {
+		if err := os.WriteFile(path, txtar.Format(archive), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return

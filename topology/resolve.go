@@ -20,10 +20,11 @@ type resolver struct {
 	report    *report
 	root      *value
 	directory string // of the first file
+	unknowns  int    // services that are not defined, so far
 }
 
 func resolve(r *report, root *value, directory string) *Topology {
-	rs := &resolver{r, root, directory}
+	rs := &resolver{report: r, root: root, directory: directory}
 	t := &Topology{
 		Name:     get[string](root, "name"),
 		StateDir: stateDirectory(root, directory),

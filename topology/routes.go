@@ -13,7 +13,7 @@ func (rs *resolver) checkRoutes(t *Topology) {
 		switch {
 		case route.Service == "":
 		case !ok:
-			rs.report.fail(service.node, service.path, unknown("the service", route.Service, rs.defined()))
+			rs.unknownService(service.node, service.path, route.Service)
 		case !s.Routable() && rs.root.sound("services", route.Service, "port"):
 			rs.report.failf(service.node, service.path, "%s has port: none, so no request can be sent to it", route.Service)
 		}

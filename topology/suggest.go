@@ -1,10 +1,6 @@
 package topology
 
-import (
-	"fmt"
-	"slices"
-	"strings"
-)
+import "strings"
 
 // nearest returns the name of names that word was probably meant to be: at most two slips of the
 // keyboard away and no more than one for two letters, the nearest and then first in names. It returns "" if there is none.
@@ -48,22 +44,4 @@ func distance(a, b string) int {
 		before, last = last, row
 	}
 	return last[len(t)]
-}
-
-// unknown is the fault of a name that is none of names.
-func unknown(what, name string, names []string) error {
-	f := fault{message: fmt.Sprintf("%s %q is not defined", what, name), suggestion: nearest(name, names)}
-	if len(names) > 0 {
-		f.message += "; defined: " + listed(names)
-	}
-	return f
-}
-
-// listed returns the sorted names for a message, the first ten of them.
-func listed(names []string) string {
-	names = slices.Sorted(slices.Values(names))
-	if len(names) > 10 {
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:10], ", "), len(names)-10)
-	}
-	return strings.Join(names, ", ")
 }

@@ -1,6 +1,9 @@
 package topology
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // A key is one line of the table of keys: what it is called, what it takes, and what it means.
 // Everything that is known about a key is said here and nowhere else.
@@ -96,31 +99,16 @@ func (t *typ) names() []string {
 	return names
 }
 
-// lookup returns the key at the path of names, where each step into a list or into free names may be any word.
-func lookup(path ...string) *key {
-	k := root
-	for _, name := range path {
-		switch {
-		case k.typ.child(name) != nil:
-			k = k.typ.child(name)
-		case k.typ.item != nil && k.typ.item.typ.child(name) != nil:
-			k = k.typ.item.typ.child(name)
-		case k.typ.item != nil:
-			k = k.typ.item
-		default:
-			return nil
-		}
-	}
-	return k
-}
-
 // oneOf is the typ of a word out of values; those in later are known but not supported yet.
 func oneOf(values []string, later ...string) *typ {
-	all := slices.Concat(values, later)
+	name := "one of " + strings.Join(values, ", ")
+	if later != nil {
+		name += " (not supported yet: " + strings.Join(later, ", ") + ")"
+	}
 	return &typ{
-		name:   "one of " + listedAsWritten(all),
+		name:   name,
 		parse:  func(s scalar) (any, error) { return parseEnum(s.String(), values) },
-		schema: map[string]any{"enum": all},
+		schema: map[string]any{"enum": slices.Concat(values, later)},
 		later:  later,
 	}
 }

@@ -315,10 +315,21 @@ func (v *value) at(names ...string) *value {
 
 // get returns what the file says at the path of names below v, or the table's default, or T's zero if there is none.
 func get[T any](v *value, names ...string) T {
-	f := v.at(names...)
-	parsed := f.scalar
-	if parsed == nil && f.key.def != "" {
-		parsed, _ = f.key.typ.parse(literal(f.key.def, "/"))
+	k := v.key
+	for _, name := range names {
+		if v != nil {
+			v = v.fields[name]
+		}
+		if k = k.typ.child(name); k == nil {
+			panic("no key " + name)
+		}
+	}
+	var parsed any
+	if v != nil {
+		parsed = v.scalar
+	}
+	if parsed == nil && k.def != "" {
+		parsed, _ = k.typ.parse(literal(k.def, "/"))
 	}
 	t, _ := parsed.(T)
 	return t
