@@ -161,7 +161,11 @@ func (e *Engine) conclude(v view, o *Outcome) {
 	case ResultApplied:
 		log.Info("topology applied", "changes", len(o.Changes), "took_seconds", o.TookSeconds)
 	default:
-		log.Warn("topology not applied", "result", o.Result, "problems", len(o.Problems), "err", o.Error)
+		facts := []any{"result", o.Result, "problems", len(o.Problems)}
+		if o.Error != "" {
+			facts = append(facts, "err", o.Error)
+		}
+		log.Warn("topology not applied", facts...)
 	}
 	for _, problem := range o.Problems {
 		log.Warn("problem in topology", "problem", problem.String())
