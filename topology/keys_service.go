@@ -124,8 +124,8 @@ var service = &typ{
 	},
 	foreign: map[string]foreign{
 		"cmd": {key: "command"}, "exec": {key: "command"}, "run": {key: "command"}, "entrypoint": {key: "command"}, "args": {key: "command"}, "program": {key: "command"}, "ExecStart": {key: "command"},
-		"image": {why: "Mainstay runs programs of this machine, not images; write a command"},
-		"build": {why: "Mainstay runs programs that are built already; write a command"},
+		"image": {key: "command", why: "Mainstay runs programs of this machine, not images"},
+		"build": {key: "command", why: "Mainstay runs programs that are built already"},
 		"env":   {key: "environment"}, "environ": {key: "environment"}, "Environment": {key: "environment"}, "envFrom": {key: "env_file"},
 		"replica": {key: "replicas"}, "count": {key: "replicas"}, "scale": {key: "replicas"}, "instances": {key: "replicas"}, "numprocs": {key: "replicas"},
 		"deploy":      {why: "replicas, update, restart and limits stand in the service itself"},

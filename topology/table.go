@@ -57,7 +57,7 @@ type typ struct {
 	laterMapping bool
 }
 
-// A foreign key is one that other tools have. Either another key here does the same, or why says what to do.
+// A foreign key is one that other tools have: the key that does the same here, or why there is none, or both.
 type foreign struct{ key, why string }
 
 // child returns the key that a mapping of this typ knows by that name, or nil.

@@ -115,7 +115,7 @@ func withoutLater(t *typ) *typ {
 func TestForeignKeysLeadSomewhere(t *testing.T) {
 	eachKey(func(path string, k *key) {
 		for name, f := range k.typ.foreign {
-			if (f.key == "") == (f.why == "") {
+			if f.key == "" && f.why == "" {
 				t.Errorf("%s: %s has to lead to a key or say why not", path, name)
 			}
 			if k.typ.child(name) != nil {

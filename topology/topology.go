@@ -2,12 +2,13 @@
 // to plain values, checks it and compares it with another; it has no
 // goroutines, no clock and no network.
 //
-// A file becomes a [Topology] in four steps, each in a file of its own: the
-// YAML is read into its node tree, the tree is walked along the one table of
-// keys (which also drives suggestions, the JSON Schema and the reference page),
-// values are interpolated and decoded into the resolved types below with every
-// default filled in, and what they mean together is checked. Every problem found
-// on the way is collected with its place; a Topology exists only if there was none.
+// A file becomes a [Topology] in four steps, each in a file of its own: the YAML
+// is read into a tree of nodes that know their place (yaml.go), files are laid over
+// each other and the tree is walked along the one table of keys, which also
+// drives suggestions, the JSON Schema and the reference page (walk.go, keys.go),
+// its values become the resolved types below with every default filled in
+// (resolve.go), and what they mean together is checked (check.go). Every problem found
+// on the way is collected with its place; a Topology exists only if none is an error.
 //
 // A Topology is whole and immutable. It is shared freely and never changed:
 // a subsystem is given the next one and compares it with what it runs. Specs

@@ -186,12 +186,18 @@ func (w *walker) walkNames(v *value, secrets bool) {
 // walkKeys walks a mapping of known keys.
 func (w *walker) walkKeys(v *value, secrets bool) {
 	t := v.key.typ
+	meant := map[string]entry{} // by the name of the key: what stands there in its place
 	for _, e := range v.node.entries {
 		name := e.key.text
 		if k := t.child(name); k != nil {
 			v.set(name, w.walk(k, e.value, e.key, v.child(name), secrets))
 		} else if v.key != root || !strings.HasPrefix(name, "x-") {
-			w.unknownKey(v, e)
+			meant[w.unknownKey(v, e)] = e
+		}
+	}
+	for _, k := range t.keys { // what was meant is not missing, too
+		if e, ok := meant[k.name]; ok && v.fields[k.name] == nil {
+			v.set(k.name, &value{key: k, path: v.child(k.name), node: e.value, name: e.key, broken: true})
 		}
 	}
 	w.checkAlternatives(v)
@@ -200,29 +206,21 @@ func (w *walker) walkKeys(v *value, secrets bool) {
 	}
 }
 
-func (w *walker) unknownKey(v *value, e entry) {
+// unknownKey reports e and returns the name of the key that was probably meant, or the empty string.
+func (w *walker) unknownKey(v *value, e entry) string {
 	name, t := e.key.text, v.key.typ
 	f := fault{message: fmt.Sprintf("unknown key %q in %s", name, v.called())}
-	meant := ""
 	if known, ok := t.foreign[name]; ok {
 		f.suggestion = known.key
-		meant, _, _ = strings.Cut(known.key, ".")
 		if known.why != "" {
 			f.message += ": " + known.why
 		}
-	} else if near := nearest(name, t.names()); near != "" {
-		f.suggestion, meant = near, near
+	} else {
+		f.suggestion = nearest(name, t.names())
 	}
 	w.report.fail(e.key, v.child(name), f)
-	for _, k := range t.keys {
-		// What was meant is not missing, too. Whoever writes image has no command.
-		if k.name == meant && v.fields[meant] == nil || meant == "" && k.required && k.alternative != "" {
-			v.set(k.name, &value{key: k, path: v.child(k.name), node: e.value, name: e.key, broken: true})
-			if meant == "" {
-				break
-			}
-		}
-	}
+	meant, _, _ := strings.Cut(f.suggestion, ".")
+	return meant
 }
 
 // checkAlternatives reports keys that exclude each other.
