@@ -24,7 +24,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -47,10 +46,6 @@ func New(log *slog.Logger, reg prometheus.Registerer) *Bus {
 	newMetrics(reg, b)
 	return b
 }
-
-// stopTimeout bounds how long subscribers are given to take what waits for them when
-// their relay or its address is no longer wanted.
-const stopTimeout = 5 * time.Second
 
 // Apply makes the relays of t the ones that run. A relay's counters, and the connections of a side
 // whose address stays, survive any change; a queue's limit and policy apply to existing connections at once. What
@@ -96,7 +91,7 @@ func (b *Bus) Apply(ctx context.Context, t *topology.Topology) error {
 		}
 	}
 	m.release()
-	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
+	ctx, cancel := context.WithTimeout(ctx, b.limits.stop)
 	defer cancel()
 	stopSides(ctx, former)
 	for _, r := range removed {

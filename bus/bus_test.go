@@ -20,7 +20,10 @@ import (
 	"mainstay/topology"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// go-zeromq never ends a publisher's writing goroutine.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/go-zeromq/zmq4.(*pubMWriter).run"))
+}
 
 const megabyte = 1 << 20
 

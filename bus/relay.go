@@ -10,16 +10,17 @@ import (
 	"mainstay/topology"
 )
 
-// limits bound what peers can do to a relay.
+// limits bound what a relay takes from its peers and how long it waits for them.
 type limits struct {
 	handshake  time.Duration // for one to be done
 	handshakes int           // under way at once, on each side
 	peers      int           // on each side
 	message    int           // bytes
+	stop       time.Duration // for subscribers to take what waits for them, when their relay or its address is no longer wanted
 }
 
 func defaultLimits() limits {
-	return limits{handshake: 10 * time.Second, handshakes: 1024, peers: 64 << 10, message: 64 << 20}
+	return limits{handshake: 10 * time.Second, handshakes: 1024, peers: 64 << 10, message: 64 << 20, stop: 5 * time.Second}
 }
 
 // A relay is one XSUB/XPUB pair. Its two ends come and go with their addresses; what they share stays.
