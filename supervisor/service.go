@@ -17,7 +17,7 @@ import (
 // different, at what is wanted and what is there, and does what brings the one nearer to the other; so it does
 // not matter in the middle of what a newer specification arrives.
 //
-// An update puts the target's instances on trial, a few at a time; see trial in place.go. When one fails, the target becomes again what
+// An update puts the target's instances on trial, a few at a time; see try in place.go. When one fails, the target becomes again what
 // ran before, and the same way leads back.
 type service struct {
 	name    string
