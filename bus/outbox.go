@@ -42,6 +42,7 @@ type outbox struct {
 	window    int64 // bytes to take out of the queue for one write: what is in flight can no longer be dropped
 	writing   bool
 	closed    bool
+	ending    bool          // no more messages are taken, those that wait are still written
 	idle      chan struct{} // closed when writing ends, if somebody waits for that
 	delivered uint64
 	dropped   uint64
@@ -72,7 +73,7 @@ func (o *outbox) send(s *slab, runs []run, q *topology.Queue) bool {
 	o.window = min(maxInFlight, q.Limit/2)
 	fits := true
 	for _, r := range runs {
-		if o.closed || !fits {
+		if o.closed || o.ending || !fits {
 			o.dropLocked(r.messages, dropDisconnected)
 			continue
 		}
@@ -306,9 +307,10 @@ func (o *outbox) close() {
 	}
 }
 
-// drain returns when everything is written, the connection has ended, or ctx is done.
+// drain takes no more messages and returns when those that wait are written, the connection has ended, or ctx is done.
 func (o *outbox) drain(ctx context.Context) {
 	o.mu.Lock()
+	o.ending = true
 	if !o.writing {
 		o.mu.Unlock()
 		return

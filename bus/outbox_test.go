@@ -16,7 +16,7 @@ import (
 )
 
 // pair returns the two ends of a TCP connection, of which the first's send buffer is small.
-func pair(t testing.TB) (near, far *net.TCPConn) {
+func pair(t *testing.T) (near, far *net.TCPConn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -248,31 +248,4 @@ func TestDrain(t *testing.T) {
 	if a := o.account(); a.bytes != 0 || a.dropped != 0 {
 		t.Errorf("after draining %d bytes are queued, %d messages dropped", a.bytes, a.dropped)
 	}
-}
-
-func BenchmarkOutbox(b *testing.B) {
-	near, far := pair(b)
-	near.SetWriteBuffer(1 << 20)
-	raw, err := near.SyscallConn()
-	if err != nil {
-		b.Fatal(err)
-	}
-	var done sync.WaitGroup
-	o := newOutbox(raw, func() { near.Close() }, &slabs{}, &stats{}, &done)
-	done.Go(func() { io.Copy(io.Discard, far) })
-	const count = 80
-	s := (&slabs{}).take(largeSlab)
-	encoded := s.buf[:0]
-	for range count {
-		encoded = zmtp.AppendMessage(encoded, make([]byte, 100))
-	}
-	q := &topology.Queue{Limit: 1 << 20, WhenFull: topology.DropNewest}
-	runs := []run{{0, len(encoded), count}}
-	for b.Loop() {
-		o.send(s, runs, q)
-	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*count), "ns/message")
-	o.close()
-	near.Close()
-	done.Wait()
 }
