@@ -20,11 +20,11 @@ func (x *exchange) forward() {
 		// An instance may respond before it has read everything.
 		_ = x.control.EnableFullDuplex()
 	}
-	began := time.Now()
-	var tried []*upstream
 	why, budgeted := reasonNoInstance, false
-	for {
+	var tried []*upstream
+	for began := time.Now(); ; {
 		attempt := len(tried) + 1
+		x.watch.enter(attempt, stageConnect, 0, reasonNone)
 		l := x.route.pool.acquire(time.Now(), tried, func(r reason) { x.watch.abort(attempt, r) })
 		if l == nil {
 			break
@@ -58,12 +58,10 @@ func (x *exchange) forward() {
 // attempt sends the request to the lease's instance and returns the response when its header has come.
 func (x *exchange) attempt(l *lease, number int) (*http.Response, *failure) {
 	t := &tracer{x: x, number: number}
-	x.watch.enter(number, stageConnect, 0, reasonNone)
 	response, err := l.up.conns.(*http.Transport).RoundTrip(x.outgoing(t, l.up))
 	t.close()
 	if err != nil {
-		f := x.failure(t, err)
-		return nil, &f
+		return nil, x.failure(t, err)
 	}
 	upgraded := response.StatusCode == http.StatusSwitchingProtocols
 	if upgraded && !switchesToWebSocket(x.r, response) || response.StatusCode < 200 && !upgraded {
@@ -128,8 +126,8 @@ func (x *exchange) outgoingURL(up *upstream) *url.URL {
 }
 
 // failure tells why the attempt failed.
-func (x *exchange) failure(t *tracer, err error) failure {
-	f := failure{
+func (x *exchange) failure(t *tracer, err error) *failure {
+	f := &failure{
 		sent:       t.sent(),
 		idempotent: idempotent(x.r.Method, len(x.r.Header["Idempotency-Key"]) > 0),
 		replayable: x.body.replayable(),
@@ -152,15 +150,6 @@ func (x *exchange) failure(t *tracer, err error) failure {
 		f.reason = reasonReset
 	}
 	return f
-}
-
-// verdict tells what a failed attempt says about the instance.
-func (f *failure) verdict() verdict {
-	switch f.reason {
-	case reasonClientAbort, reasonTimeoutBody, reasonBadRequest, reasonDrained, reasonShutdown:
-		return verdictNone
-	}
-	return verdictFailed
 }
 
 // clientFault tells what an error of reading the client's content means.

@@ -34,12 +34,23 @@ import (
 
 // TestReloadUnderLoad swaps routes, other listeners and edits while requests come: none may fail or be torn.
 func TestReloadUnderLoad(t *testing.T) {
-	r := newRig(t, route0("one"), topology.Route{PathPrefix: "/both", Service: "one"})
+	r := newRig(t)
 	for _, service := range []string{"one", "two"} {
 		r.instance(service, service+"/1", func(w http.ResponseWriter, req *http.Request) {
 			fmt.Fprint(w, service, " ", req.Header.Get("X-Route"))
 		})
 	}
+	reload := func(service string, others ...topology.Listener) {
+		route := route0(service)
+		route.RequestHeaders.Set = map[string]string{"X-Route": service}
+		r.topology.Proxy.Routes = []topology.Route{route}
+		r.topology.Proxy.Listeners = map[string]topology.Listener{"http": {Name: "http", Address: "127.0.0.1:0"}}
+		for _, l := range others {
+			r.topology.Proxy.Listeners[l.Name] = l
+		}
+		r.apply()
+	}
+	reload("one")
 	ctx, stop := context.WithCancel(t.Context())
 	var clients sync.WaitGroup
 	for range 4 {
@@ -53,16 +64,11 @@ func TestReloadUnderLoad(t *testing.T) {
 	}
 	address := r.address()
 	for i := range 60 {
-		service := []string{"one", "two"}[i%2]
-		route := route0(service)
-		route.RequestHeaders.Set = map[string]string{"X-Route": service}
-		r.topology.Proxy.Routes = []topology.Route{route}
-		listeners := map[string]topology.Listener{"http": {Name: "http", Address: "127.0.0.1:0"}}
+		var others []topology.Listener
 		if i%3 == 0 {
-			listeners["other"] = topology.Listener{Name: "other", Address: "localhost:0"}
+			others = append(others, topology.Listener{Name: "other", Address: "localhost:0"})
 		}
-		r.topology.Proxy.Listeners = listeners
-		r.apply()
+		reload([]string{"two", "one"}[i%2], others...)
 		await(t, "requests take the new route", func() bool { return r.Status().Routes[0].Requests > 0 })
 	}
 	stop()
@@ -136,6 +142,29 @@ func TestApplyRollsBack(t *testing.T) {
 	if c, err := net.Dial("tcp", free.Addr().String()); err == nil {
 		c.Close()
 		t.Error("an address of a refused topology is still bound")
+	}
+}
+
+// TestListenerWidens moves a listener to an address that covers the old one, and back.
+func TestListenerWidens(t *testing.T) {
+	r := newRig(t)
+	r.instance("web", "web/1", echo)
+	_, port, _ := net.SplitHostPort(r.address())
+	narrow, wide := "127.0.0.1:"+port, ":"+port
+	r.topology.Proxy.Listeners = nil
+	r.apply()
+	for _, address := range []string{narrow, wide, narrow, wide} {
+		r.topology.Proxy.Listeners = map[string]topology.Listener{"http": {Address: address}}
+		r.apply()
+		if res, err := r.client.Get("http://" + narrow); err != nil || res.StatusCode != 200 {
+			t.Errorf("%s: %v, %v", address, res, err)
+		} else {
+			res.Body.Close()
+		}
+		other := New(slog.New(slog.DiscardHandler), nil)
+		if err := other.Apply(t.Context(), &r.topology); err == nil || !strings.HasSuffix(err.Error(), "address already in use") {
+			t.Errorf("%s: another proxy got the address: %v", address, err)
+		}
 	}
 }
 
@@ -339,6 +368,7 @@ func TestDrain(t *testing.T) {
 			switch req.URL.Path {
 			case "/ws":
 				echoWebSocket(w, req)
+				return
 			case "/wait":
 				<-release
 			case "/stream":

@@ -6,9 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"reflect"
 	"strconv"
 	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"mainstay/topology"
 )
@@ -28,9 +32,21 @@ type listenerSettings struct {
 	redirect string
 }
 
-// bind binds the listener's address.
-func bind(ctx context.Context, spec topology.Listener) (*listener, error) {
+// bind binds the listener's address. Where a listener that is about to leave is in the way (127.0.0.1:80 of :80), the two
+// share the port until it has left.
+func bind(ctx context.Context, spec topology.Listener, leaving []*server) (*listener, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", spec.Address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		var others []syscall.Conn
+		for _, s := range leaving {
+			if samePort(s.Addr(), spec.Address) {
+				others = append(others, s.Listener.(*net.TCPListener))
+			}
+		}
+		if len(others) > 0 {
+			l, err = bindShared(ctx, spec.Address, others)
+		}
+	}
 	if err != nil {
 		var op *net.OpError
 		if errors.As(err, &op) {
@@ -39,6 +55,47 @@ func bind(ctx context.Context, spec topology.Listener) (*listener, error) {
 		return nil, fmt.Errorf("listen %s %s: %w", spec.Name, spec.Address, err)
 	}
 	return &listener{Listener: l, address: spec.Address}, nil
+}
+
+func samePort(bound net.Addr, address string) bool {
+	_, port, err := net.SplitHostPort(address)
+	return err == nil && port == strconv.Itoa(bound.(*net.TCPAddr).Port)
+}
+
+// bindShared binds an address that others are in the way of. The port is open to sharing (SO_REUSEPORT) only
+// meanwhile: afterwards another program that wants it is told that it is in use.
+func bindShared(ctx context.Context, address string, others []syscall.Conn) (net.Listener, error) {
+	for _, other := range others {
+		if err := sharePort(other, 1); err != nil {
+			return nil, err
+		}
+		defer func() { _ = sharePort(other, 0) }()
+	}
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { return setSharing(c, 1) }}
+	l, err := config.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	if err := sharePort(l.(*net.TCPListener), 0); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+func sharePort(c syscall.Conn, on int) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return setSharing(raw, on)
+}
+
+func setSharing(c syscall.RawConn, on int) (err error) {
+	if e := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, on) }); e != nil {
+		return e
+	}
+	return os.NewSyscallError("setsockopt", err)
 }
 
 // Accept implements net.Listener: connections are TLS while the settings say so.

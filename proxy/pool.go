@@ -16,7 +16,7 @@ import (
 type pool struct {
 	service string
 	connect func(address string) conns
-	ejected func() // called with mu held when an instance is ejected
+	ejected func(id string) // is called when an instance is ejected
 
 	mu       sync.Mutex
 	active   []*upstream // in the order of admission
@@ -76,6 +76,13 @@ func (p *pool) acquire(now time.Time, tried []*upstream, abort func(reason)) *le
 
 // release ends the attempt. It must be called once.
 func (l *lease) release(now time.Time, v verdict) {
+	if l.settle(now, v) {
+		l.pool.ejected(l.up.ID)
+	}
+}
+
+// settle gives the lease back and reports whether its instance was ejected by the verdict.
+func (l *lease) settle(now time.Time, v verdict) (ejected bool) {
 	p := l.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -83,9 +90,7 @@ func (l *lease) release(now time.Time, v verdict) {
 	switch v {
 	case verdictFailed:
 		l.up.failures++
-		if l.up.fail(now, single) {
-			p.ejected()
-		}
+		ejected = l.up.fail(now, single)
 	case verdictOK:
 		l.up.succeed(single || l.panicked)
 	}
@@ -94,6 +99,7 @@ func (l *lease) release(now time.Time, v verdict) {
 	if l.up.drained != nil && len(l.up.leases) == 0 {
 		p.removeLocked(l.up)
 	}
+	return ejected
 }
 
 // beginRetry asks for a further attempt of a request that an instance may already have worked on. At most a fifth

@@ -16,7 +16,7 @@ type noConns struct{}
 
 func (noConns) CloseIdleConnections() {}
 
-func newTestPool(ejected func(), weights ...int) *pool {
+func newTestPool(ejected func(string), weights ...int) *pool {
 	p := &pool{service: "web", connect: func(string) conns { return noConns{} }, ejected: ejected}
 	for i, w := range weights {
 		p.admit(topology.Instance{Service: "web", ID: fmt.Sprintf("web/%d", i+1), Weight: w})
@@ -121,7 +121,7 @@ func compareSchedule(t *testing.T, rnd *rand.Rand) {
 		weights = append(weights, w)
 		peers = append(peers, &peer{weight: w, effectiveWeight: w})
 	}
-	p := newTestPool(func() {}, weights...)
+	p := newTestPool(func(string) {}, weights...)
 	now := time.Unix(1_000_000, 0)
 	var running []request
 	pick := func(tried []*upstream, triedPeers map[int]bool) (request, bool) {
@@ -181,7 +181,7 @@ func compareSchedule(t *testing.T, rnd *rand.Rand) {
 }
 
 func TestPoolTies(t *testing.T) {
-	p := newTestPool(func() {}, 5, 1, 1)
+	p := newTestPool(func(string) {}, 5, 1, 1)
 	var got []string
 	for range 7 {
 		l := p.acquire(time.Now(), nil, nil)
@@ -197,7 +197,7 @@ func TestPoolTies(t *testing.T) {
 
 func TestPoolEjection(t *testing.T) {
 	ejections := 0
-	p := newTestPool(func() { ejections++ }, 1, 1)
+	p := newTestPool(func(string) { ejections++ }, 1, 1)
 	now := time.Now()
 	fail := func() *lease {
 		l := p.acquire(now, nil, nil)
@@ -250,7 +250,7 @@ func TestPoolEjection(t *testing.T) {
 }
 
 func TestPoolSingleIsNeverEjected(t *testing.T) {
-	p := newTestPool(func() { t.Error("ejected") }, 1)
+	p := newTestPool(func(string) { t.Error("ejected") }, 1)
 	for range 5 {
 		l := p.acquire(time.Now(), nil, nil)
 		if l == nil || l.panicked {
@@ -267,7 +267,7 @@ func TestPoolSingleIsNeverEjected(t *testing.T) {
 }
 
 func TestPoolDrain(t *testing.T) {
-	p := newTestPool(func() {}, 1, 1)
+	p := newTestPool(func(string) {}, 1, 1)
 	aborted := make(chan reason, 1)
 	l := p.acquire(time.Now(), nil, func(r reason) { aborted <- r })
 	done := make(chan error)
@@ -310,7 +310,7 @@ func TestPoolDrain(t *testing.T) {
 }
 
 func TestPoolRetryBudget(t *testing.T) {
-	p := newTestPool(func() {}, 1)
+	p := newTestPool(func(string) {}, 1)
 	var leases []*lease
 	for range 30 {
 		leases = append(leases, p.acquire(time.Now(), nil, nil))
@@ -338,7 +338,7 @@ func TestPoolRetryBudget(t *testing.T) {
 func BenchmarkPoolAcquire(b *testing.B) {
 	for _, n := range []int{1, 3, 16} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			p := newTestPool(func() {}, slices.Repeat([]int{1}, n)...)
+			p := newTestPool(func(string) {}, slices.Repeat([]int{1}, n)...)
 			now := time.Now()
 			b.ReportAllocs()
 			for b.Loop() {

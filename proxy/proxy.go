@@ -117,6 +117,16 @@ func (p *Proxy) acquireInto(ctx context.Context, n *next, have, want applied, se
 	if n.table, err = newTable(want.proxy, p.pool, p.table.Load()); err != nil {
 		return err
 	}
+	wanted := map[string]bool{}
+	for _, spec := range want.proxy.Listeners {
+		wanted[spec.Address] = true
+	}
+	var leaving []*server
+	for address, s := range servers {
+		if !wanted[address] {
+			leaving = append(leaving, s)
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(want.proxy.Listeners)) {
 		spec := want.proxy.Listeners[name]
 		spec.Name = name
@@ -130,7 +140,7 @@ func (p *Proxy) acquireInto(ctx context.Context, n *next, have, want applied, se
 			return err
 		}
 		if s == nil {
-			l, err := bind(ctx, spec)
+			l, err := bind(ctx, spec, leaving)
 			if err != nil {
 				return err
 			}
@@ -202,7 +212,10 @@ func (p *Proxy) pool(service string) *pool {
 	defer p.mu.Unlock()
 	if p.pools[service] == nil {
 		ejections := p.metrics.ejections.WithLabelValues(service)
-		p.pools[service] = &pool{service: service, connect: p.engine.connect, ejected: ejections.Inc}
+		p.pools[service] = &pool{service: service, connect: p.engine.connect, ejected: func(id string) {
+			ejections.Inc()
+			p.log.Warn("instance ejected", "service", service, "instance", id)
+		}}
 	}
 	return p.pools[service]
 }

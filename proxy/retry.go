@@ -6,7 +6,7 @@ import (
 	"mainstay/topology"
 )
 
-// An attempt that failed before a byte of the response had come, and what decides whether there is another.
+// A failure is an attempt that ended before the response's header had come, with what decides whether there is another.
 type failure struct {
 	reason reason
 	// sent says that some of the request may have reached the instance.
@@ -30,6 +30,15 @@ func (f failure) retryOn() (topology.RetryCondition, bool) {
 		return topology.RetryReset, true
 	}
 	return "", false
+}
+
+// verdict tells what a failed attempt says about the instance.
+func (f *failure) verdict() verdict {
+	switch f.reason {
+	case reasonClientAbort, reasonTimeoutBody, reasonBadRequest, reasonDrained, reasonShutdown:
+		return verdictNone
+	}
+	return verdictFailed
 }
 
 // mayRetry reports whether the policy grants a further attempt after the given number of attempts.
