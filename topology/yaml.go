@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
 	"go.yaml.in/yaml/v4/plugin/loaderlimits"
@@ -75,6 +76,10 @@ func readYAML(r *report, src *source, content []byte) *node {
 	y := &yamlReader{report: r, source: src, open: map[*yaml.Node]bool{}}
 	if len(content) > maxFileBytes {
 		y.failFile(fmt.Sprintf("the file is larger than 1 MiB (%d bytes)", len(content)))
+		return nil
+	}
+	if !utf8.Valid(content) {
+		y.failFile("the file is not UTF-8")
 		return nil
 	}
 	loader, err := yaml.NewLoader(bytes.NewReader(content), yaml.WithPlugin(loaderlimits.New(loaderlimits.DepthFunc(checkDepth))))
