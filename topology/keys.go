@@ -156,7 +156,7 @@ var route = &typ{
 			name: "a mapping",
 			keys: []*key{
 				{name: "attempts", typ: integer(0, 10), def: "1", example: "2", doc: "Further attempts after the first; 0 is none."},
-				{name: "retry_on", typ: listOf(oneOf([]string{"connect_failure", "reset"})), defDoc: "`[connect_failure]`", example: "[connect_failure, reset]",
+				{name: "retry_on", typ: listOf(oneOf([]string{"connect_failure", "reset"})), defDoc: "both", example: "[connect_failure]",
 					doc: "`connect_failure`: nothing was sent, safe for every method. `reset`: the connection died before a byte of the response, idempotent methods only."},
 			},
 			foreign: map[string]foreign{"count": {key: "attempts"}, "max": {key: "attempts"}, "on": {key: "retry_on"}},

@@ -349,7 +349,7 @@ func routeOf(v *value) Route {
 		r.Retries.On = append(r.Retries.On, RetryCondition(condition))
 	}
 	if !v.given("retries", "retry_on") {
-		r.Retries.On = []RetryCondition{RetryConnectFailure}
+		r.Retries.On = []RetryCondition{RetryConnectFailure, RetryReset}
 	}
 	if r.StripPrefix == "/" {
 		r.StripPrefix = ""
