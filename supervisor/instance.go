@@ -263,7 +263,7 @@ func (i *instance) live() (*tenancy, ending) {
 		select {
 		case <-p.exited():
 			w.probes.stop()
-			i.unroute(p)
+			i.abandon(p)
 			end := ending{cause: "exit", clean: p.exit().clean(), ran: time.Since(p.started)}
 			end.why = p.exit().String() + i.said(p)
 			return p, end

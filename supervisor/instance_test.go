@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -33,7 +34,7 @@ func TestStopEscalates(t *testing.T) {
 		s.forget()
 		begin := time.Now()
 		s.apply()
-		s.wantHappened([]string{"drain web/1.1", "signal web/1 v1 terminated", "signal web/1 v1 killed", "end web/1 v1"}, "")
+		s.wantHappened([]string{"drain web/1.1", "abort web/1.1", "signal web/1 v1 terminated", "signal web/1 v1 killed", "end web/1 v1"}, "")
 		if took := time.Since(begin); took != 20*time.Second {
 			t.Errorf("stop took %s, want the grace period for the requests and again for the process", took)
 		}
@@ -180,6 +181,7 @@ func TestStopDuringBackoffAndDuringStart(t *testing.T) {
 
 func TestReadinessNeverKills(t *testing.T) {
 	simulate(t, map[string]behaviour{"v1": {sickAfter: 5 * time.Second}}, func(s *simulation) {
+		s.inFlight = 2 * time.Hour
 		s.apply(web("v1", 1))
 		s.pass(2 * time.Second)
 		s.wantState("web", ServiceReady, 1)
@@ -192,7 +194,7 @@ func TestReadinessNeverKills(t *testing.T) {
 		}
 		s.pass(time.Hour)
 		s.wantHappened([]string{"start web/1 v1"}, "start", "signal")
-		s.wantHappened([]string{"admit web/1.1", "drain web/1.1"}, "admit", "drain")
+		s.wantHappened([]string{"admit web/1.1", "drain web/1.1"}, "admit", "drain", "abort")
 
 		p := s.only()
 		s.mu.Lock()
@@ -200,6 +202,12 @@ func TestReadinessNeverKills(t *testing.T) {
 		s.mu.Unlock()
 		s.pass(time.Second)
 		s.wantState("web", ServiceReady, 1)
+		s.apply()
+		// The requests of both times in the rotation have the grace period to finish, before the signal.
+		if got := s.happened(""); len(got) != 9 || got[4] != "drain web/1.2" || got[7] != "signal web/1 v1 terminated" ||
+			!slices.Contains(got[5:7], "abort web/1.1") || !slices.Contains(got[5:7], "abort web/1.2") {
+			t.Errorf("happened: %q", got)
+		}
 	})
 }
 

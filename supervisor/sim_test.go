@@ -278,6 +278,7 @@ func (s *simulation) Drain(ctx context.Context, i topology.Instance) error {
 		return ctx.Err()
 	}
 	if !wait(ctx, s.inFlight) {
+		s.record(time.Now(), "abort %s", id)
 		return ctx.Err()
 	}
 	s.record(time.Now(), "drained %s", id)

@@ -161,5 +161,5 @@ type site struct {
 	ports   *ports
 	board   *board
 	metrics *metrics
-	runs    atomic.Uint64 // processes that a Router was told of
+	runs    atomic.Uint64 // how often an instance was admitted
 }

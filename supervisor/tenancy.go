@@ -19,11 +19,18 @@ import (
 type tenancy struct {
 	process
 	seat     seat
-	routed   topology.Instance // what the Router knows of it; zero: nothing
-	port     int               // to give back; 0: none
+	port     int // to give back; 0: none
 	words    *utterances
 	started  time.Time
 	finished bool // nothing of it is left
+
+	// What the Router knows of it. Each time that it is admitted it has another ID, so that a Drain of
+	// before, which still waits for requests, has no effect on it.
+	routable bool
+	admitted topology.Instance // zero: not in the rotation
+	drains   sync.WaitGroup    // of those that it was in the rotation as
+	patience context.Context   // of those drains
+	lose     context.CancelFunc
 }
 
 // busyTries bounds how often a program that is being written to is tried again before that is an error.
@@ -62,15 +69,8 @@ func (i *instance) settle() (*tenancy, error) {
 	i.mu.Lock()
 	i.words = p.words
 	i.mu.Unlock()
-	if v.spec.Routable() {
-		p.routed = topology.Instance{
-			Service: i.service,
-			ID:      instanceID(i.service, i.replica) + "." + strconv.FormatUint(i.site.runs.Add(1), 10),
-			Replica: i.replica,
-			Address: net.JoinHostPort(p.seat.host, p.seat.port),
-			Weight:  max(1, i.upstream.Weight),
-		}
-	}
+	p.routable = v.spec.Routable()
+	p.patience, p.lose = context.WithCancel(i.force)
 	return p, nil
 }
 
@@ -153,34 +153,57 @@ func (i *instance) leave(p *tenancy, grace time.Duration) {
 	i.givePort(p)
 }
 
-// drain waits until the requests of p have finished, for at most limit, and not for those of a process that has ended.
-func (i *instance) drain(p *tenancy, limit time.Duration) {
-	if p.routed.ID == "" {
+// admit puts p into the rotation.
+func (i *instance) admit(p *tenancy) {
+	if !p.routable {
 		return
 	}
-	ctx, cancel := context.WithTimeout(i.force, limit)
-	defer cancel()
-	drained := make(chan error, 1)
-	go func() { drained <- i.site.router.Drain(ctx, p.routed) }()
-	select {
-	case err := <-drained:
-		if err != nil {
-			i.log.Warn("requests were still in flight when their time was up", "err", err)
-		}
-	case <-p.exited():
-		cancel()
-		<-drained
+	p.admitted = topology.Instance{
+		Service: i.service,
+		ID:      instanceID(i.service, i.replica) + "." + strconv.FormatUint(i.site.runs.Add(1), 10),
+		Replica: i.replica,
+		Address: net.JoinHostPort(p.seat.host, p.seat.port),
+		Weight:  max(1, i.upstream.Weight),
+	}
+	i.site.router.Admit(p.admitted)
+}
+
+// withdraw takes p out of the rotation. Its requests go on.
+func (i *instance) withdraw(p *tenancy) {
+	was := p.admitted
+	p.admitted = topology.Instance{}
+	if was.ID != "" {
+		p.drains.Go(func() { i.site.router.Drain(p.patience, was) }) // the error is that patience was lost
 	}
 }
 
-// unroute takes p out of the rotation and waits for nothing.
-func (i *instance) unroute(p *tenancy) {
-	if p.routed.ID == "" {
-		return
+// drain takes p out of the rotation and waits until its requests have finished, for at most limit, and not for those of
+// a process that has ended.
+func (i *instance) drain(p *tenancy, limit time.Duration) {
+	i.withdraw(p)
+	drained := make(chan struct{})
+	go func() { p.drains.Wait(); close(drained) }()
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	select {
+	case <-drained:
+	case <-p.exited():
+	case <-i.force.Done():
+	case <-t.C:
+		i.log.Warn("requests were still in flight when their time was up", "limit", limit)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	i.site.router.Drain(ctx, p.routed) // the error is that it did not wait
+	p.lose()
+	<-drained
+}
+
+// abandon takes p, which has ended, out of the rotation, and its requests with it.
+func (i *instance) abandon(p *tenancy) {
+	p.lose()
+	if p.admitted.ID != "" {
+		i.site.router.Drain(p.patience, p.admitted) // the error is that it did not wait
+		p.admitted = topology.Instance{}
+	}
+	p.drains.Wait()
 }
 
 // patienceForWords bounds the wait for the last words of a process that has ended.

@@ -37,7 +37,7 @@ func (w *watch) begin() {
 	case p.Readiness != nil:
 		w.probes.start(w.prober("readiness", p.Readiness, ready))
 	case !ready:
-		w.admit()
+		w.ready()
 	}
 	if p.Liveness != nil {
 		w.probes.start(w.prober("liveness", p.Liveness, true))
@@ -89,9 +89,9 @@ func (w *watch) hear(v verdict) string {
 		ready := w.now().state == StateReady
 		switch {
 		case v.healthy && !ready:
-			w.admit()
+			w.ready()
 		case !v.healthy && ready:
-			w.unroute(w.tenant)
+			w.withdraw(w.tenant)
 			w.move(StateStarting, failed())
 			w.log.Warn("instance no longer ready", "why", v.answer)
 		case !v.healthy && v.answer != nil:
@@ -101,11 +101,9 @@ func (w *watch) hear(v verdict) string {
 	return ""
 }
 
-// admit lets requests go to the process.
-func (w *watch) admit() {
-	if w.tenant.routed.ID != "" {
-		w.site.router.Admit(w.tenant.routed)
-	}
+// ready lets requests go to the process.
+func (w *watch) ready() {
+	w.admit(w.tenant)
 	w.log.Info("instance ready", "pid", w.tenant.pid())
 	w.move(StateReady, "")
 }
