@@ -16,11 +16,13 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -87,30 +89,54 @@ func New(log *slog.Logger, reg prometheus.Registerer, gatherer prometheus.Gather
 }
 
 // Apply implements the engine's Subsystem: it makes t.Metrics.Address the place where
-// metrics are served. The new address is bound before the old one is let go.
+// metrics are served. The new address is bound before the old one is let go, unless the old one is in its way.
 func (a *Admin) Apply(ctx context.Context, t *topology.Topology) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 
-	old := a.metrics
-	if old.address() == t.Metrics.Address {
+	old, address := a.metrics, t.Metrics.Address
+	if old.address() == address {
 		return nil
 	}
-	var next *metricsServer
-	if t.Metrics.Address != "" {
-		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", t.Metrics.Address)
-		if err != nil {
-			return fmt.Errorf("bind metrics: %w", err)
+	next, err := a.openMetrics(ctx, address)
+	if errors.Is(err, syscall.EADDRINUSE) && port(old.address()) == port(address) {
+		// 127.0.0.1:9464 keeps :9464 from being bound. A scrape in between is lost; it will be made again.
+		old.stop()
+		if next, err = a.openMetrics(ctx, address); err != nil {
+			back, lost := a.openMetrics(ctx, old.address())
+			a.metrics = back
+			return errors.Join(err, lost)
 		}
-		next = serveMetrics(listener, t.Metrics.Address, a.gatherer)
-		a.log.Info("metrics served", "addr", next.bound())
+	}
+	if err != nil {
+		return err
 	}
 	a.metrics = next
-	if old != nil {
-		old.stop(ctx)
+	old.stop()
+	if next == nil {
 		a.log.Info("metrics no longer served", "addr", old.bound())
+		return nil
 	}
+	a.log.Info("metrics served", "addr", next.bound())
 	return nil
+}
+
+// openMetrics serves the metrics at address; at none, nil does.
+func (a *Admin) openMetrics(ctx context.Context, address string) (*metricsServer, error) {
+	if address == "" {
+		return nil, nil
+	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("bind metrics: %w", err)
+	}
+	return serveMetrics(listener, address, a.gatherer), nil
+}
+
+// port returns the port of an address, or nothing if it has none.
+func port(address string) string {
+	_, port, _ := net.SplitHostPort(address)
+	return port
 }
 
 // stopTime bounds how long answers that are under way may still take when a server stops.

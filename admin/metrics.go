@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"context"
 	"io"
 	"net"
 	"net/http"
@@ -80,8 +79,11 @@ func (m *metricsServer) bound() string {
 	return m.listener.Addr().String()
 }
 
-// stop waits until the server has let go of its address; scrapes under way are cut off.
-func (m *metricsServer) stop(context.Context) {
+// stop waits until the server, if there is one, has let go of its address; scrapes under way are cut off.
+func (m *metricsServer) stop() {
+	if m == nil {
+		return
+	}
 	m.server.Close()
 	<-m.done
 }

@@ -89,6 +89,12 @@ func TestMetricsFollowTheTopology(t *testing.T) {
 		t.Errorf("a refused topology ended the metrics at %s", second)
 	}
 
+	everywhere := ":" + port(second)
+	apply(withMetrics(everywhere))
+	if scrape(t, "http://"+second+"/metrics") == "" {
+		t.Errorf("%s does not answer at %s", everywhere, second)
+	}
+
 	apply(topology.Empty)
 	if scrape(t, "http://"+second+"/metrics") != "" {
 		t.Errorf("%s still answers", second)

@@ -41,7 +41,7 @@ func TestStatusForPeople(t *testing.T) {
 				{ID: "orders/1", State: supervisor.StateWaiting, Restarts: 12, Since: ago(3 * time.Hour)},
 			}},
 			{Name: "report", State: "stopped"},
-			{Name: "web", Desired: 2, Ready: 1, State: "degraded", Instances: []supervisor.InstanceStatus{
+			{Name: "web", Desired: 2, Ready: 1, State: "degraded", Reason: "web/2: GET /readyz: 503", Instances: []supervisor.InstanceStatus{
 				{ID: "web/1", State: supervisor.StateReady, PID: 4711, Address: "127.0.0.1:20001", Since: ago(75 * time.Minute)},
 				{ID: "web/2", State: supervisor.StateStarting, PID: 4712, Address: "127.0.0.1:20002", Since: ago(30 * time.Hour), Reason: "GET /readyz: 503"},
 			}},
@@ -50,7 +50,8 @@ func TestStatusForPeople(t *testing.T) {
 			Listeners: []proxy.ListenerStatus{{Name: "http", Address: "[::]:80", Connections: 3}},
 			Routes:    []proxy.RouteStatus{{Host: "shop.example.com", PathPrefix: "/", Service: "web", Requests: 1234}},
 			Services: []proxy.PoolStatus{{Service: "web", Instances: []proxy.UpstreamStatus{
-				{ID: "web/1", InFlight: 2, Failures: 1}, {ID: "web/2", InFlight: 1},
+				{ID: "web/1.1", Address: "127.0.0.1:20001", State: "admitted", Requests: 1230},
+				{ID: "web/2.2", Address: "127.0.0.1:20002", State: "ejected", Requests: 4},
 			}}},
 		},
 		Bus: []bus.RelayStatus{{
@@ -75,20 +76,21 @@ func TestStatusForPeople(t *testing.T) {
 
 shop  generation 7 for 2d2h  topology.yaml
 
-SERVICE  STATE     READY  INSTANCE  STATE     FOR    PID   ADDRESS          RESTARTS
-orders   failed    0/1    orders/1  waiting   3h0m   -     -                12
-report   stopped   0/0    -         -         -      -     -                -
-web      degraded  1/2    web/1     ready     1h15m  4711  127.0.0.1:20001  0
-                          web/2     starting  1d6h   4712  127.0.0.1:20002  0
+SERVICE  STATE     READY  INSTANCE  STATE     FOR    PID   ADDRESS          REQUESTS  RESTARTS
+orders   failed    0/1    orders/1  waiting   3h0m   -     -                -         12
+report   stopped   0/0    -         -         -      -     -                -         -
+web      degraded  1/2    web/1     ready     1h15m  4711  127.0.0.1:20001  1230      0
+                          web/2     starting  1d6h   4712  127.0.0.1:20002  4         0
   orders: exit status 1
       panic: no disk
+  web/2: gets no requests for now: too many have failed
   web/2: GET /readyz: 503
 
 LISTENER  ADDRESS              CONNECTIONS
 http      http://localhost:80  3
 
-ROUTE              SERVICE  REQUESTS  IN FLIGHT  FAILURES
-shop.example.com/  web      1234      3          1
+ROUTE              SERVICE  REQUESTS
+shop.example.com/  web      1234
 
 RELAY   PUBLISHERS                 SUBSCRIBERS                RECEIVED  DELIVERED  DROPPED
 events  1 at tcp://127.0.0.1:5556  2 at tcp://127.0.0.1:5557  10        20         1

@@ -14,6 +14,7 @@ import (
 
 	"mainstay/admin"
 	"mainstay/engine"
+	"mainstay/proxy"
 )
 
 func (c *cli) statusCommand() *cobra.Command {
@@ -108,7 +109,9 @@ func printBanners(w io.Writer, s *admin.Status) {
 		fmt.Fprintf(w, "! The file was %s at %s (%s); generation %d still runs:\n",
 			last.Result, last.Time.Local().Format(time.TimeOnly), last.Origin, s.Generation)
 		for _, p := range last.Problems {
-			fmt.Fprintf(w, "!   %s\n", p)
+			if p.Severity == "error" {
+				fmt.Fprintf(w, "!   %s\n", p)
+			}
 		}
 		if last.Error != "" {
 			fmt.Fprintf(w, "!   %s\n", strings.ReplaceAll(last.Error, "\n", "\n!   "))
@@ -119,33 +122,59 @@ func printBanners(w io.Writer, s *admin.Status) {
 		fmt.Fprintf(w, "! %s\n\n", s.Fallback)
 	}
 	for _, service := range slices.Sorted(maps.Keys(s.Overrides)) {
-		fmt.Fprintf(w, "! %s differs from the file: %s\n\n", service, s.Overrides[service])
+		fmt.Fprintf(w, "! %s differs from the file: %s\n", service, s.Overrides[service])
+	}
+	if len(s.Overrides) > 0 {
+		fmt.Fprintln(w)
 	}
 }
 
 func servicesTable(s *admin.Status) *table {
-	t := newTable("SERVICE", "STATE", "READY", "INSTANCE", "STATE", "FOR", "PID", "ADDRESS", "RESTARTS")
+	t := newTable("SERVICE", "STATE", "READY", "INSTANCE", "STATE", "FOR", "PID", "ADDRESS", "REQUESTS", "RESTARTS")
 	for _, service := range s.Services {
 		name, state, ready := service.Name, service.State, fmt.Sprintf("%d/%d", service.Ready, service.Desired)
 		if len(service.Instances) == 0 {
-			t.row(name, state, ready, "-", "-", "-", "-", "-", "-")
+			t.row(name, state, ready, "-", "-", "-", "-", "-", "-", "-")
 		}
+		reason := service.Reason
 		for _, i := range service.Instances {
-			pid := "-"
+			pid, requests := "-", "-"
 			if i.PID != 0 {
 				pid = strconv.Itoa(i.PID)
 			}
-			t.row(name, state, ready, i.ID, string(i.State), age(i.Since), pid, dash(i.Address), strconv.Itoa(i.Restarts))
+			if u := upstream(s, service.Name, i.Address); u != nil {
+				requests = strconv.FormatUint(u.Requests, 10)
+				if u.State == "ejected" {
+					t.notes = append(t.notes, fmt.Sprintf("  %s: gets no requests for now: too many have failed", i.ID))
+				}
+			}
+			t.row(name, state, ready, i.ID, string(i.State), age(i.Since), pid, dash(i.Address), requests, strconv.Itoa(i.Restarts))
 			name, state, ready = "", "", ""
-			if i.Reason != "" && i.Reason != service.Reason {
-				t.notes = append(t.notes, fmt.Sprintf("  %s: %s", i.ID, indent(i.Reason)))
+			if i.Reason != "" {
+				note := fmt.Sprintf("%s: %s", i.ID, i.Reason)
+				t.notes = append(t.notes, "  "+indent(note))
+				if note == reason {
+					reason = "" // it is the instance's, and told
+				}
 			}
 		}
-		if service.Reason != "" {
-			t.notes = append(t.notes, fmt.Sprintf("  %s: %s", service.Name, indent(service.Reason)))
+		if reason != "" {
+			t.notes = append(t.notes, fmt.Sprintf("  %s: %s", service.Name, indent(reason)))
 		}
 	}
 	return t
+}
+
+// upstream returns what the proxy says of the service's instance at address, or nil if it sends nothing there.
+func upstream(s *admin.Status, service, address string) *proxy.UpstreamStatus {
+	for _, pool := range s.Proxy.Services {
+		for i := range pool.Instances {
+			if pool.Service == service && pool.Instances[i].Address == address {
+				return &pool.Instances[i]
+			}
+		}
+	}
+	return nil
 }
 
 // indent lines up what follows the first line of a text under it.
@@ -160,18 +189,9 @@ func proxyTable(s *admin.Status) *table {
 }
 
 func routesTable(s *admin.Status) *table {
-	t := newTable("ROUTE", "SERVICE", "REQUESTS", "IN FLIGHT", "FAILURES")
+	t := newTable("ROUTE", "SERVICE", "REQUESTS")
 	for _, r := range s.Proxy.Routes {
-		inFlight, failures := 0, uint64(0)
-		for _, pool := range s.Proxy.Services {
-			if pool.Service != r.Service {
-				continue
-			}
-			for _, i := range pool.Instances {
-				inFlight, failures = inFlight+i.InFlight, failures+i.Failures
-			}
-		}
-		t.row(r.Host+r.PathPrefix, r.Service, strconv.FormatUint(r.Requests, 10), strconv.Itoa(inFlight), strconv.FormatUint(failures, 10))
+		t.row(r.Host+r.PathPrefix, r.Service, strconv.FormatUint(r.Requests, 10))
 	}
 	return t
 }
