@@ -139,7 +139,7 @@ func TestRestartPolicies(t *testing.T) {
 	tests := []struct {
 		policy topology.RestartPolicy
 		status int
-		starts int // in ten seconds
+		starts int // in nine seconds
 		state  string
 		life   State
 	}{
@@ -152,7 +152,7 @@ func TestRestartPolicies(t *testing.T) {
 	for _, tt := range tests {
 		simulate(t, map[string]behaviour{"v1": {dieAfter: time.Second, status: tt.status}}, func(s *simulation) {
 			s.apply(with(web("v1", 1), worker, policy(tt.policy)))
-			s.pass(8*time.Second - 300*time.Millisecond)
+			s.pass(9 * time.Second)
 			st := s.service("web")
 			if n := len(s.happened("start")); n != tt.starts || st.State != tt.state || st.Instances[0].State != tt.life {
 				t.Errorf("%s and status %d: %d starts, %+v; want %d, %s, %s", tt.policy, tt.status, n, st, tt.starts, tt.state, tt.life)

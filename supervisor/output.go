@@ -31,8 +31,8 @@ const (
 // readLines calls emit with each line of r until it ends. A line that is longer than lineLimit comes in pieces, all but the
 // last one partial; last words without the end of a line are a line. The text is only valid during the call.
 func readLines(r io.Reader, emit func(text []byte, partial bool)) {
-	buf := make([]byte, 4<<10)
-	n := 0 // bytes of buf that hold the beginning of a line
+	buf := make([]byte, 1<<10) // most services say little
+	n := 0                     // bytes of buf that hold the beginning of a line
 	for {
 		m, err := r.Read(buf[n:])
 		fresh := n
@@ -47,15 +47,15 @@ func readLines(r io.Reader, emit func(text []byte, partial bool)) {
 			fresh += i + 1
 			begin = fresh
 		}
+		full := n == len(buf)
 		n = copy(buf, buf[begin:n])
-		if n == len(buf) {
-			if n < lineLimit {
-				buf = append(buf, make([]byte, n)...)
-			} else {
-				cut := wholeRunes(buf)
-				emit(buf[:cut], true)
-				n = copy(buf, buf[cut:])
-			}
+		switch {
+		case full && len(buf) < lineLimit:
+			buf = append(buf, make([]byte, len(buf))...)
+		case n == len(buf):
+			cut := wholeRunes(buf)
+			emit(buf[:cut], true)
+			n = copy(buf, buf[cut:])
 		}
 		if err != nil {
 			if n > 0 {

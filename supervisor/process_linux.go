@@ -140,14 +140,14 @@ func (g *group) wait(pidfd int) {
 // listen reads both streams to their end.
 func (g *group) listen(line func(stream string, text []byte, partial bool)) {
 	defer close(g.quiet)
-	var both sync.WaitGroup
-	for i, stream := range []string{"stdout", "stderr"} {
-		both.Go(func() {
-			defer g.pipes[i].Close()
-			readLines(g.pipes[i], func(text []byte, partial bool) { line(stream, text, partial) })
-		})
+	read := func(pipe *os.File, stream string) {
+		defer pipe.Close()
+		readLines(pipe, func(text []byte, partial bool) { line(stream, text, partial) })
 	}
-	both.Wait()
+	var other sync.WaitGroup
+	defer other.Wait()
+	other.Go(func() { read(g.pipes[0], "stdout") })
+	read(g.pipes[1], "stderr")
 }
 
 func (g *group) pid() int                { return g.id }
