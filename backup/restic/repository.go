@@ -86,7 +86,25 @@ func whoAmI() identity {
 	return who
 }
 
-// Create makes a repository in s, which must not hold one, and opens it. The store remains the caller's to close.
+// Exists tells whether there is a repository in s.
+func Exists(ctx context.Context, s store.Store) (bool, error) {
+	for _, err := range s.List(ctx, "keys") { // a missing bucket is told by a listing only
+		if err != nil {
+			return false, fmt.Errorf("look for repository %s: %w", s, err)
+		}
+		break
+	}
+	_, err := s.Stat(ctx, "config")
+	if errors.Is(err, store.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for repository %s: %w", s, err)
+	}
+	return true, nil
+}
+
+// Create makes a repository in s and opens it. The error is store.ErrExist if there is one, made by another meanwhile. The store remains the caller's to close.
 func Create(ctx context.Context, log *slog.Logger, s store.Store, password string) (*Repository, error) {
 	if password == "" {
 		return nil, errors.New("create repository: the password is empty")
@@ -98,38 +116,50 @@ func Create(ctx context.Context, log *slog.Logger, s store.Store, password strin
 	r.config.ID = id.String()
 
 	// An attempt that was interrupted may have left its key; it must be the only one with this password.
+	created := ""
 	keys, err := r.openKeys(ctx, password)
 	switch {
 	case err == nil:
 		r.key = keys[0]
 	case errors.Is(err, ErrNoRepository):
-		err = r.createKey(ctx, password)
+		created, err = r.createKey(ctx, password)
+	}
+	if err == nil {
+		err = r.createConfig(ctx)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("create repository: %w", err)
-	}
-	plain, err := json.Marshal(r.config)
-	if err != nil {
-		return nil, err
-	}
-	sealed := r.key.seal(nil, plain)
-	if err := s.Put(ctx, "config", sealed, sha256.Sum256(sealed)); err != nil {
-		return nil, fmt.Errorf("create repository: %w", err)
+		if created != "" && errors.Is(err, store.ErrExist) {
+			err = errors.Join(err, s.Delete(ctx, created)) // it opens nothing
+		}
+		return nil, fmt.Errorf("create repository %s: %w", s, err)
 	}
 	log.Info("repository created", "repository", s.String(), "id", r.config.ID[:10])
 	return r, nil
 }
 
-func (r *Repository) createKey(ctx context.Context, password string) error {
+// createKey makes a master key and returns the name of its key file.
+func (r *Repository) createKey(ctx context.Context, password string) (string, error) {
 	master := newMasterKey()
+	key, err := master.sealKey()
+	if err != nil {
+		return "", err
+	}
 	data, err := sealKeyFile(master, password, r.who)
-	if err == nil {
-		err = r.put(ctx, "keys", data)
+	if err != nil {
+		return "", err
 	}
-	if err == nil {
-		r.key, err = master.sealKey()
+	id := ID(sha256.Sum256(data))
+	r.key = key
+	return "keys/" + id.String(), r.putNamed(ctx, "keys/"+id.String(), data, id)
+}
+
+func (r *Repository) createConfig(ctx context.Context) error {
+	plain, err := json.Marshal(r.config)
+	if err != nil {
+		return err
 	}
-	return err
+	sealed := r.key.seal(nil, plain)
+	return r.store.Put(ctx, "config", sealed, sha256.Sum256(sealed))
 }
 
 // Open opens the repository in s. The error is ErrNoRepository or ErrWrongPassword where that is what is wrong.
@@ -255,12 +285,6 @@ func (r *Repository) get(ctx context.Context, object store.Object) ([]byte, erro
 		return nil, fmt.Errorf("%s is damaged: its content does not match its name", object.Name)
 	}
 	return data, nil
-}
-
-// put stores data in dir under the name that its hash makes.
-func (r *Repository) put(ctx context.Context, dir string, data []byte) error {
-	id := ID(sha256.Sum256(data))
-	return r.putNamed(ctx, dir+"/"+id.String(), data, id)
 }
 
 // putNamed stores an object that may be there already, as its name is its hash.

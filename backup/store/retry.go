@@ -95,7 +95,7 @@ func passing(err error) bool {
 		return true
 	case slices.ContainsFunc(lasting, func(code string) bool { return hasCode(err, code) }):
 		return false
-	case errors.As(err, &response):
+	case errors.As(err, &response) && response.HTTPStatusCode() != 0: // there was an answer
 		status := response.HTTPStatusCode()
 		return status >= 500 || status == http.StatusRequestTimeout || status == http.StatusTooManyRequests
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go/middleware"
@@ -37,20 +38,22 @@ type bucket struct {
 }
 
 func newS3(ctx context.Context, log *slog.Logger, p place) (*bucket, error) {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxIdleConnsPerHost = 16
-	transport.ResponseHeaderTimeout = stallTimeout
-	client := &http.Client{Transport: transport}
-
 	cfg, err := config.LoadDefaultConfig(ctx,
 		config.WithRegion(p.region), // empty: from the environment
-		config.WithHTTPClient(client),
+		config.WithHTTPClient(awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
+			t.MaxIdleConnsPerHost = 16
+			t.ResponseHeaderTimeout = stallTimeout
+		})),
 		config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }),
 		config.WithRequestChecksumCalculation(aws.RequestChecksumCalculationWhenRequired),
 		config.WithResponseChecksumValidation(aws.ResponseChecksumValidationWhenRequired),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("read AWS configuration: %w", err)
+	}
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	if built, ok := cfg.HTTPClient.(*awshttp.BuildableClient); ok { // with the environment's certificates
+		client.Transport = built.GetTransport()
 	}
 	if cfg.Region == "" {
 		if p.endpoint == "" {
@@ -60,6 +63,7 @@ func newS3(ctx context.Context, log *slog.Logger, p place) (*bucket, error) {
 	}
 	b := &bucket{place: p, http: client, retry: retry{log: log, budget: retryBudget, first: firstBudget, delay: firstDelay}}
 	b.client = s3.NewFromConfig(cfg, func(o *s3.Options) {
+		o.HTTPClient = client // whose idle connections can be closed
 		o.UsePathStyle = p.pathStyle
 		if p.endpoint != "" {
 			o.BaseEndpoint = aws.String(p.endpoint)

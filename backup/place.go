@@ -1,0 +1,171 @@
+package backup
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A place is where something is restored to. It is built in a staging directory beside it, which this process
+// holds a lock on for as long as it lives, so that another knows what an interrupted one has left.
+type place struct {
+	from    string // in the snapshot
+	include []string
+	target  string
+	staging string
+	lock    *os.File // the staging directory
+	kept    string   // what was at the target before
+	entered bool
+}
+
+const stagingInfix = ".restoring-"
+
+// newPlace makes the staging directory, and removes those that interrupted restores have left.
+func newPlace(from, target string, force bool) (*place, error) {
+	if !force {
+		if err := vacant(target); err != nil {
+			return nil, err
+		}
+	}
+	parent := filepath.Dir(target)
+	if err := os.MkdirAll(parent, 0o755); err != nil {
+		return nil, fmt.Errorf("restore %s: %w", target, err)
+	}
+	removeAbandoned(target)
+	staging, err := os.MkdirTemp(parent, filepath.Base(target)+stagingInfix)
+	if err != nil {
+		return nil, fmt.Errorf("restore %s: %w", target, err)
+	}
+	p := &place{from: from, target: target, staging: staging}
+	if p.lock, err = lockDir(staging); err != nil {
+		return nil, errors.Join(fmt.Errorf("restore %s: %w", target, err), os.Remove(staging))
+	}
+	return p, nil
+}
+
+// vacant returns an error if something is at target that is not an empty directory.
+func vacant(target string) error {
+	info, err := os.Lstat(target)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("restore %s: %w", target, err)
+	}
+	if info.IsDir() {
+		if entries, err := os.ReadDir(target); err == nil && len(entries) == 0 {
+			return nil
+		}
+	}
+	return fmt.Errorf("restore %s: there is something in its place; force the restore to set that aside, or name another target", target)
+}
+
+func lockDir(path string) (*os.File, error) {
+	d, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		d.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return d, nil
+}
+
+// removeAbandoned removes the staging directories for target that no process holds.
+func removeAbandoned(target string) {
+	entries, err := os.ReadDir(filepath.Dir(target))
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if !e.IsDir() || !strings.HasPrefix(e.Name(), filepath.Base(target)+stagingInfix) {
+			continue
+		}
+		path := filepath.Join(filepath.Dir(target), e.Name())
+		if d, err := lockDir(path); err == nil {
+			os.RemoveAll(path)
+			d.Close()
+		}
+	}
+}
+
+// content is where what is to become the target is built.
+func (p *place) content() string { return filepath.Join(p.staging, "content") }
+
+// enter puts the content in the target's place.
+func (p *place) enter(force bool) error {
+	var err error
+	switch vacancy := vacant(p.target); {
+	case vacancy == nil:
+		err = os.Rename(p.content(), p.target)
+	case force:
+		err = p.exchange()
+	default:
+		return vacancy // it was vacant before
+	}
+	if errors.Is(err, unix.EBUSY) {
+		return fmt.Errorf("restore %s: it is in use as a mount point; name a target inside of it and move what is there", p.target)
+	}
+	if err != nil {
+		return err
+	}
+	p.entered = true
+	return syncDir(filepath.Dir(p.target))
+}
+
+// exchange puts the content in the place of something else, which is kept. At no time is nothing in the place.
+func (p *place) exchange() error {
+	kept := p.target + ".pre-restore-" + time.Now().Format("20060102T150405")
+	if _, err := os.Lstat(kept); err == nil {
+		return fmt.Errorf("set aside %s: %s exists", p.target, kept)
+	}
+	err := unix.Renameat2(unix.AT_FDCWD, p.content(), unix.AT_FDCWD, p.target, unix.RENAME_EXCHANGE)
+	if err == nil {
+		p.kept = kept
+		return os.Rename(p.content(), kept)
+	}
+	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
+		return fmt.Errorf("exchange %s: %w", p.target, err)
+	}
+	if err := os.Rename(p.target, kept); err != nil { // a file system that cannot exchange
+		return err
+	}
+	p.kept = kept
+	if err := os.Rename(p.content(), p.target); err != nil {
+		return errors.Join(err, os.Rename(kept, p.target))
+	}
+	return nil
+}
+
+// leave undoes enter.
+func (p *place) leave() error {
+	if !p.entered {
+		return nil
+	}
+	p.entered = false
+	if err := os.Rename(p.target, p.content()); err != nil {
+		return err
+	}
+	if p.kept == "" {
+		return nil
+	}
+	return os.Rename(p.kept, p.target)
+}
+
+// unstage removes the staging directories, with what has not been put in place.
+func unstage(log *slog.Logger, places []*place) {
+	for _, p := range places {
+		if err := os.RemoveAll(p.staging); err != nil {
+			log.Warn("staging directory not removed", "path", p.staging, "error", err)
+		}
+		p.lock.Close()
+	}
+}
