@@ -120,11 +120,12 @@ func (i *instance) now() life {
 // complaint says why the instance is not what it should be, with the last words of its process.
 func (i *instance) complaint() string {
 	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.words == nil {
-		return i.life.reason
+	reason, words := i.life.reason, i.words
+	i.mu.Unlock()
+	if words == nil {
+		return reason
 	}
-	return i.life.reason + i.words.String()
+	return reason + words.String()
 }
 
 func (i *instance) status() InstanceStatus {
