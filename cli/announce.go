@@ -16,23 +16,22 @@ import (
 const settleTime = 5 * time.Second
 
 // announce prints what listens where, once everything is ready or settleTime has passed.
-func (c *cli) announce(ctx context.Context, f *fleet) error {
+func (c *cli) announce(ctx context.Context, t *topology.Topology, window *admin.Admin) error {
 	limit, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
 	poll := time.NewTicker(50 * time.Millisecond)
 	defer poll.Stop()
-	status := f.window.Status()
+	status := window.Status()
 	for !settled(status) && limit.Err() == nil {
 		select {
 		case <-limit.Done():
 		case <-poll.C:
 		}
-		status = f.window.Status()
+		status = window.Status()
 	}
 	if ctx.Err() != nil {
 		return nil
 	}
-	t := f.engine.Topology()
 	fmt.Fprintf(c.Out, "%s runs (generation %d).\n\n", t.Name, t.Generation)
 	whatListens(t, status).print(c.Out)
 	fmt.Fprintf(c.Out, "\nHow it is doing:  mainstay status%s\n", c.fileFlags())

@@ -60,9 +60,7 @@ word is the topic and whose rest, if any, is the body. It waits for the other si
   mainstay bus pub tcp://127.0.0.1:5556 state.web ready
   tail -f orders.ndjson | sed 's/^/orders.created /' | mainstay bus pub events`,
 		Args: takes(1, -1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			ctx, stop := untilInterrupted()
-			defer stop()
+		RunE: func(command *cobra.Command, args []string) error {
 			endpoint, err := c.endpoint(args[0], func(r topology.Relay) string { return r.Publishers })
 			if err != nil {
 				return err
@@ -71,7 +69,7 @@ word is the topic and whose rest, if any, is the body. It waits for the other si
 			if len(args) == 1 {
 				next = messagesOf(c.In)
 			}
-			return publish(ctx, endpoint, timeout, next)
+			return publish(command.Context(), endpoint, timeout, next)
 		},
 	}
 	c.takesFiles(command)

@@ -58,6 +58,9 @@ func (c *cli) logs(q supervisor.LogQuery) error {
 		return err
 	}
 	status, err := client.Status(ctx)
+	if ctx.Err() != nil {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -1,11 +1,12 @@
 package cli
 
 import (
-	"context"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"mainstay/admin"
 )
 
 func (c *cli) proxyCommand() *cobra.Command {
@@ -30,11 +31,10 @@ What is more than that (routes, TLS, timeouts) is said in a topology with an ext
 					"listeners": map[string]any{"http": map[string]any{"address": listen}},
 					"routes":    []any{map[string]any{"service": "upstream"}},
 				},
-			}, func(_ context.Context, f *fleet) error {
-				for _, l := range f.window.Status().Proxy.Listeners {
+			}, func(s admin.Status) {
+				for _, l := range s.Proxy.Listeners {
 					fmt.Fprintf(c.Out, "%s sends requests to %s\n", url(l.Address, l.TLS), strings.Join(to, ", "))
 				}
-				return nil
 			})
 		},
 	}

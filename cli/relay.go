@@ -1,10 +1,11 @@
 package cli
 
 import (
-	"context"
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"mainstay/admin"
 )
 
 func (c *cli) busRelayCommand() *cobra.Command {
@@ -22,11 +23,10 @@ second; the host * is every interface.`,
 				"bus": map[string]any{
 					"relay": map[string]any{"publishers": args[0], "subscribers": args[1]},
 				},
-			}, func(_ context.Context, f *fleet) error {
-				for _, relay := range f.window.Status().Bus {
+			}, func(s admin.Status) {
+				for _, relay := range s.Bus {
 					fmt.Fprintf(c.Out, "publish to %s, subscribe to %s\n", relay.Publishers.Address, relay.Subscribers.Address)
 				}
-				return nil
 			})
 		},
 	}

@@ -20,6 +20,7 @@ import (
 	"mainstay/engine"
 	"mainstay/proxy"
 	"mainstay/supervisor"
+	"mainstay/topology"
 )
 
 func (c *cli) runCommand() *cobra.Command {
@@ -44,10 +45,12 @@ group at once and exits with 1.`,
 			}
 			fleet := newFleet(log, c.source(log))
 			return fleet.hold(
-				func(ctx context.Context) error {
-					return fleet.window.Serve(ctx, fleet.engine, fleet.engine.Topology().Admin)
+				func(ctx context.Context, t *topology.Topology) error {
+					return fleet.window.Serve(ctx, fleet.engine, t.Admin)
 				},
-				func(ctx context.Context) error { return c.announce(ctx, fleet) },
+				func(ctx context.Context, t *topology.Topology) error {
+					return c.announce(ctx, t, fleet.window)
+				},
 			)
 		},
 	}
@@ -104,9 +107,9 @@ func newFleet(log *slog.Logger, source engine.Source) *fleet {
 }
 
 // hold keeps the fleet up until a signal ends it, and returns when nothing runs any more. The tasks
-// begin when the first topology has been applied. Their context is done only after
+// begin when the first topology has been applied, and are given it. Their context is done only after
 // everything has stopped, so that the window shows how far a stop has come; a task's error stops the fleet.
-func (f *fleet) hold(tasks ...func(ctx context.Context) error) error {
+func (f *fleet) hold(tasks ...func(ctx context.Context, t *topology.Topology) error) error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
@@ -126,7 +129,11 @@ func (f *fleet) hold(tasks ...func(ctx context.Context) error) error {
 			case <-up.Done():
 				return nil
 			}
-			err := task(up)
+			t := f.engine.Topology()
+			if t == topology.Empty {
+				return nil // it has stopped already
+			}
+			err := task(up, t)
 			if err != nil {
 				stop()
 			}

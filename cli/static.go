@@ -7,13 +7,14 @@ import (
 	"os"
 	"path/filepath"
 
+	"mainstay/admin"
 	"mainstay/engine"
 	"mainstay/topology"
 )
 
-// runStatic runs a topology that is made from a command's arguments until a signal ends it. up is called once
-// it runs. Its state lies in a temporary directory, and it has no admin socket.
-func (c *cli) runStatic(logs logFlags, keys map[string]any, up func(context.Context, *fleet) error) (err error) {
+// runStatic runs a topology that is made from a command's arguments until a signal ends it. up is called with
+// its status once it runs. Its state lies in a temporary directory, and it has no admin socket.
+func (c *cli) runStatic(logs logFlags, keys map[string]any, up func(admin.Status)) (err error) {
 	log, err := logs.logger(c.Err)
 	if err != nil {
 		return err
@@ -34,10 +35,15 @@ func (c *cli) runStatic(logs logFlags, keys map[string]any, up func(context.Cont
 	if _, problems := topology.Parse([]topology.File{file}); problems.Failed() {
 		// The file is not the user's: what is wrong with it is wrong with the arguments.
 		for _, p := range problems {
-			err = errors.Join(err, errors.New(p.Message))
+			if p.Severity == "error" {
+				err = errors.Join(err, errors.New(p.Message))
+			}
 		}
 		return &failure{ExitUsage, err}
 	}
 	fleet := newFleet(log, engine.Static(file))
-	return fleet.hold(func(ctx context.Context) error { return up(ctx, fleet) })
+	return fleet.hold(func(context.Context, *topology.Topology) error {
+		up(fleet.window.Status())
+		return nil
+	})
 }
