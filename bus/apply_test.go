@@ -95,8 +95,11 @@ func TestMovedAddresses(t *testing.T) {
 		between("y", b, a),
 		between("y", b, everywhere),
 		between("y", b, a),
-		between("y", "tcp://[::1]:0", a),
 		between("x", a, b),
+	}
+	if l, err := net.Listen("tcp", "[::1]:0"); err == nil {
+		l.Close()
+		steps = append(steps, between("x", "tcp://[::1]:0", b))
 	}
 	bus := New(testLog(t), nil)
 	startBus(t, bus, topology.Empty)
@@ -111,6 +114,13 @@ func TestMovedAddresses(t *testing.T) {
 		exchange(t, publisher, subscriber, fmt.Sprint("step ", i))
 		publisher.Close()
 		subscriber.Close()
+	}
+	// One that changes hands is never closed.
+	apply(t, bus, between("x", a, b))
+	before := bus.relays["x"].end(publishers).listener
+	apply(t, bus, between("y", b, a))
+	if after := bus.relays["y"].end(subscribers).listener; after != before {
+		t.Error("the address was bound again")
 	}
 	// A refusal puts back what was let go early.
 	taken := takenEndpoint(t)

@@ -63,7 +63,11 @@ func (p *peer) part(ctx context.Context) {
 	}
 	cause := causeStopped
 	p.cause.CompareAndSwap(nil, &cause)
-	p.conn.SetReadDeadline(time.Now().Add(patience))
+	last := time.Now().Add(patience)
+	if deadline, ok := ctx.Deadline(); ok && deadline.Before(last) {
+		last = deadline
+	}
+	p.conn.SetReadDeadline(last)
 }
 
 // farewell returns why the connection ended, after reading from it failed with err.
@@ -83,15 +87,15 @@ func (p *peer) farewell(err error) string {
 
 // answer appends to pongs what a PING that the decoder has just found asks for.
 func (p *peer) answer(dec *zmtp.Decoder, pongs []byte) ([]byte, error) {
-	context, ttl, ok, err := dec.Ping()
+	echo, ttl, ok, err := dec.Ping()
 	if err != nil || !ok {
 		return pongs, err
 	}
 	p.pulse.ttl.Store(int64(ttl))
-	if len(pongs) > maxControl {
+	if len(pongs) > maxControl/2 {
 		return pongs, nil // more PINGs in one read than a sane peer sends
 	}
-	return zmtp.AppendPong(pongs, context), nil
+	return zmtp.AppendPong(pongs, echo), nil
 }
 
 // Heartbeats (RFC 37, "Heartbeating").

@@ -60,27 +60,28 @@ const (
 	failCrowded = "crowded" // there were too many connections
 )
 
-// admit takes a new connection over. When too many are in their handshake the oldest of them is dropped: it is the one that
-// is least likely to finish.
+// admit takes a new connection over. When too many are in their handshake the oldest of them is dropped: it is the
+// one that is least likely to finish.
 func (s *side) admit(conn *net.TCPConn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	limits := &s.relay.limits
-	if s.stopped {
-		conn.Close()
-		return
+	s.mu.Lock()
+	full := len(s.peers) >= limits.peers
+	welcome := !full && !s.stopped
+	if welcome {
+		if len(s.waiting) >= limits.handshakes {
+			s.waiting[0].Close()
+			s.waiting = slices.Delete(s.waiting, 0, 1)
+		}
+		s.waiting = append(s.waiting, conn)
+		s.done.Go(func() { s.serve(conn) })
 	}
-	if len(s.peers) >= limits.peers {
+	s.mu.Unlock()
+	if !welcome {
 		conn.Close()
+	}
+	if full {
 		s.fail(conn, failCrowded, errors.New("too many connections"))
-		return
 	}
-	if len(s.waiting) >= limits.handshakes {
-		s.waiting[0].Close()
-		s.waiting = slices.Delete(s.waiting, 0, 1)
-	}
-	s.waiting = append(s.waiting, conn)
-	s.done.Go(func() { s.serve(conn) })
 }
 
 // serve is a connection's goroutine.
@@ -116,6 +117,10 @@ func (s *side) greet(conn *net.TCPConn) *peer {
 	conn.SetDeadline(time.Now().Add(s.relay.limits.handshake))
 	h := zmtp.Accepting(s.role.local())
 	err := h.Run(conn)
+	reason := failure(err)
+	if reason == string(zmtp.BadSocketType) {
+		linger(conn)
+	}
 	var p *peer
 	if err == nil {
 		conn.SetDeadline(time.Time{})
@@ -128,7 +133,7 @@ func (s *side) greet(conn *net.TCPConn) *peer {
 		s.waiting = slices.Delete(s.waiting, at, at+1)
 	}
 	stopped := s.stopped
-	if err == nil && !stopped {
+	if err == nil && !stopped && at >= 0 {
 		s.peers[p] = struct{}{}
 	}
 	s.mu.Unlock()
@@ -140,15 +145,14 @@ func (s *side) greet(conn *net.TCPConn) *peer {
 		s.fail(conn, failCrowded, errors.New("too many handshakes at once"))
 		return nil
 	case err != nil:
-		s.fail(conn, failure(err), err)
-		linger(conn)
+		s.fail(conn, reason, err)
 		return nil
 	}
 	s.log.Debug("peer joined", "peer", conn.RemoteAddr().String(), "type", string(p.said.Type))
 	return p
 }
 
-// linger gives a peer that was refused the time to read why: closing with bytes unread would reset the connection.
+// linger gives a peer that has been sent an ERROR the time to read it: closing with bytes unread would reset the connection.
 func linger(conn *net.TCPConn) {
 	const patience, most = time.Second, 64 << 10
 	conn.SetDeadline(time.Now().Add(patience))
@@ -157,10 +161,12 @@ func linger(conn *net.TCPConn) {
 	}
 }
 
-// failure classifies what ended a handshake.
+// failure classifies what ended a handshake, if it did.
 func failure(err error) string {
 	var protocol *zmtp.ProtocolError
 	switch {
+	case err == nil:
+		return ""
 	case errors.As(err, &protocol):
 		return string(protocol.Reason)
 	case errors.Is(err, os.ErrDeadlineExceeded):

@@ -307,6 +307,12 @@ func TestOutOfDescriptors(t *testing.T) {
 	// One descriptor for a client, none to accept it with.
 	taken[0].Close()
 	waiting := dialRaw(t, in)
+	eventually(t, "failure to accept", func() bool {
+		c := &b.relays["events"].complaints
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.last["publishersaccept"].at != time.Time{}
+	})
 	for _, f := range taken[1:] {
 		f.Close()
 	}

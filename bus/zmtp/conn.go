@@ -109,11 +109,11 @@ func (c *Conn) Receive() ([][]byte, error) {
 
 // answer returns a PING's context in a PONG. Any other command needs no answer, and an unknown one is to be ignored.
 func (c *Conn) answer() error {
-	context, _, ok, err := c.dec.Ping()
+	echo, _, ok, err := c.dec.Ping()
 	if err != nil || !ok {
 		return err
 	}
-	return c.send(func(dst []byte) []byte { return AppendPong(dst, context) })
+	return c.send(func(dst []byte) []byte { return AppendPong(dst, echo) })
 }
 
 // fill reads what there is, asking with a PING when nothing comes for a while. Peers older than 3.1
