@@ -53,7 +53,7 @@ func (c *cli) watchStatus(client *admin.Client) error {
 	defer stop()
 	again := time.NewTicker(time.Second)
 	defer again.Stop()
-	const home, clearBelow = "\x1b[H\x1b[2J", "\x1b[J"
+	const clearScreen = "\x1b[H\x1b[2J"
 	for {
 		status, err := client.Status(ctx)
 		if ctx.Err() != nil {
@@ -64,13 +64,10 @@ func (c *cli) watchStatus(client *admin.Client) error {
 		}
 		var screen bytes.Buffer
 		if isTerminal(c.Out) && !c.json() {
-			screen.WriteString(home)
+			screen.WriteString(clearScreen)
 		}
 		if err := c.showStatus(&screen, status); err != nil {
 			return err
-		}
-		if isTerminal(c.Out) && !c.json() {
-			screen.WriteString(clearBelow)
 		}
 		if _, err := c.Out.Write(screen.Bytes()); err != nil {
 			return err
