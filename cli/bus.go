@@ -77,7 +77,7 @@ word is the topic and whose rest, if any, is the body. It waits for the other si
 	return command
 }
 
-// A source of messages, which ends with nil.
+// A nextMessage returns one message after the other, and nil after the last.
 type nextMessage func() ([][]byte, error)
 
 // oneMessage has words as the frames of its only message.
