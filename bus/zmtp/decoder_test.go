@@ -90,7 +90,7 @@ func specified(limits Limits, stream []byte) (found []string, ok bool) {
 			if length < 2 || content[0] == 0 || int(content[0]) >= len(content) {
 				return found, false
 			}
-			name := 1 + content[0]
+			name := 1 + int(content[0])
 			found = append(found, fmt.Sprintf("command %q %q", content[1:name], content[name:]))
 			continue
 		}
@@ -125,6 +125,7 @@ func FuzzDecoder(f *testing.F) {
 	}
 	f.Add([]byte("\x02\x40\x00\x00\x00\x00\x00\x00\x00"), 3)
 	f.Add([]byte("\x01\x01a\x04\x07\x04PING\x00\x00\x01\x00\x04\x03\x02AB\x00\x01b\x00\x01c"), 2)
+	f.Add(appendCommand(nil, strings.Repeat("n", 255), 0), 5)
 	f.Fuzz(func(t *testing.T, stream []byte, piece int) {
 		if piece < 1 || len(stream) > 64<<10 {
 			return
