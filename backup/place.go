@@ -105,7 +105,7 @@ func (p *place) enter(force bool) error {
 	var err error
 	switch vacancy := vacant(p.target); {
 	case vacancy == nil:
-		err = os.Rename(p.content(), p.target)
+		err = unix.Rename(p.content(), p.target) // package os refuses even an empty directory
 	case force:
 		err = p.exchange()
 	default:

@@ -47,13 +47,15 @@ const program = "mainstay"
 func tags(spec topology.Backup) []string {
 	var tags []string
 	if spec.Name != "" {
-		tags = append(tags, "backup="+spec.Name)
+		tags = append(tags, nameTag(spec.Name))
 	}
 	if spec.Service != "" {
 		tags = append(tags, "service="+spec.Service)
 	}
 	return tags
 }
+
+func nameTag(name string) string { return "backup=" + name }
 
 // Take takes one snapshot for spec, outside of any schedule, creating the repository if there is none, and the
 // password file, with a random password, if both are missing. The retention is not looked at. What could not be read whole is
@@ -108,11 +110,11 @@ func forgettable(spec topology.Backup, hostname string) func([]*restic.Snapshot)
 		Last: spec.Retention.KeepLast, Hourly: spec.Retention.KeepHourly, Daily: spec.Retention.KeepDaily,
 		Weekly: spec.Retention.KeepWeekly, Monthly: spec.Retention.KeepMonthly, Yearly: spec.Retention.KeepYearly,
 	}
-	mine := tags(spec)[:1]
+	mine := nameTag(spec.Name)
 	return func(all []*restic.Snapshot) []*restic.Snapshot {
 		groups := map[string][]*restic.Snapshot{}
 		for _, s := range all {
-			if s.Hostname == hostname && slices.Contains(s.Tags, mine[0]) {
+			if s.Hostname == hostname && slices.Contains(s.Tags, mine) {
 				paths := fmt.Sprintf("%q", slices.Sorted(slices.Values(s.Paths)))
 				groups[paths] = append(groups[paths], s)
 			}

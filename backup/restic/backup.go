@@ -66,8 +66,9 @@ func (r *Repository) backup(ctx context.Context, req BackupRequest) (*Snapshot, 
 		err = saver.finish(ctx)
 	}
 	if err != nil {
+		err = cmp.Or(context.Cause(saveCtx), err)
 		saver.abandon(ctx)
-		return nil, cmp.Or(context.Cause(saveCtx), err)
+		return nil, err
 	}
 	s.Tree = &tree
 	if len(s.Unreadable) > 0 && !slices.Contains(s.Tags, PartialTag) {

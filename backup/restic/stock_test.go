@@ -16,6 +16,7 @@ import (
 )
 
 func TestStockReadsOurs(t *testing.T) {
+	t.Parallel()
 	r, dir := newRepo(t)
 	tree := makeTree(t)
 	s := backup(t, r, tree)
@@ -41,6 +42,7 @@ func TestStockReadsOurs(t *testing.T) {
 }
 
 func TestWeReadStock(t *testing.T) {
+	t.Parallel()
 	tree := makeTree(t)
 	for _, version := range []string{"1", "2"} {
 		t.Run("version "+version, func(t *testing.T) {
@@ -74,6 +76,7 @@ func TestWeReadStock(t *testing.T) {
 
 // Both programs take turns, and forget and prune what the other wrote.
 func TestTurns(t *testing.T) {
+	t.Parallel()
 	r, dir := newRepo(t)
 	tree := makeTree(t)
 	random := rand.New(rand.NewPCG(1, 2))
@@ -120,6 +123,7 @@ func TestTurns(t *testing.T) {
 }
 
 func TestRetentionIsRestics(t *testing.T) {
+	t.Parallel()
 	r, dir := newRepo(t)
 	tree := filepath.Join(t.TempDir(), "tree")
 	if err := os.Mkdir(tree, 0o755); err != nil {
@@ -173,6 +177,7 @@ func TestRetentionIsRestics(t *testing.T) {
 }
 
 func TestLocksAreHonoured(t *testing.T) {
+	t.Parallel()
 	r, dir := newRepo(t)
 	tree := makeTree(t)
 	backup(t, r, tree)
@@ -205,6 +210,7 @@ func TestLocksAreHonoured(t *testing.T) {
 }
 
 func TestStaleLocksAreRemoved(t *testing.T) {
+	t.Parallel()
 	r, dir := newRepo(t)
 	hostname, _ := os.Hostname()
 	for _, f := range []lockFile{
