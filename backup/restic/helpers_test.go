@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"io"
 	"io/fs"
 	"iter"
 	"log/slog"
@@ -302,3 +303,21 @@ func (f *faulty) Delete(ctx context.Context, name string) error {
 	}
 	return f.Store.Delete(ctx, name)
 }
+
+// memory is a store of one object, under whatever name it is asked for.
+type memory map[string][]byte
+
+func (m memory) Get(_ context.Context, _ string, offset, length int64) ([]byte, error) {
+	data := m["data"]
+	if offset < 0 || length < 0 || length > int64(len(data))-offset {
+		return nil, io.ErrUnexpectedEOF
+	}
+	return bytes.Clone(data[offset : offset+length]), nil
+}
+
+func (m memory) Put(context.Context, string, []byte, [32]byte) error         { return errOff }
+func (m memory) Stat(context.Context, string) (int64, error)                 { return 0, errOff }
+func (m memory) List(context.Context, string) iter.Seq2[store.Object, error] { return nil }
+func (m memory) Delete(context.Context, string) error                        { return errOff }
+func (m memory) Close()                                                      {}
+func (m memory) String() string                                              { return "memory" }
