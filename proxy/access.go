@@ -44,7 +44,7 @@ type record struct {
 	Service  string  `json:"service,omitempty"`
 	Instance string  `json:"instance,omitempty"` // of the last attempt
 	Attempts int     `json:"attempts"`
-	Upstream float64 `json:"upstream_seconds"` // from the first attempt to the response's header
+	Upstream float64 `json:"upstream_seconds"` // of waiting for instances, up to the response's header
 }
 
 // An accessLog writes records to a file without making requests wait for the disk.

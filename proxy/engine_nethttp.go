@@ -18,6 +18,10 @@ import (
 
 // A netHTTP is the engine that forwards requests with net/http. It brings together what knows nothing of it: the table,
 // the pools, the policies and the access log.
+//
+// net/http reads requests before we see them. What it refuses (most malformed requests) is in no access log. What it
+// repairs reaches instances repaired: of Content-Length beside Transfer-Encoding the latter counts, a folded line
+// becomes one line.
 type netHTTP struct {
 	metrics metrics
 	table   *atomic.Pointer[table]
@@ -110,6 +114,8 @@ type exchange struct {
 	route  *route
 	header fields       // of the request as it is sent on
 	body   *requestBody // nil: none
+	// budgeted says that the request holds one of its pool's retries.
+	budgeted bool
 	// started says that the response's header may have been sent.
 	started atomic.Bool
 	// cut says that the response could not be finished, which the client must notice.
@@ -149,6 +155,8 @@ func (x *exchange) open() {
 		x.record.TLS = tls.VersionName(x.r.TLS.Version)
 	}
 	if x.r.Body != nil && x.r.Body != http.NoBody {
+		// An answer may come before everything was read, and must not wait for that.
+		_ = x.control.EnableFullDuplex()
 		x.body = &requestBody{
 			source: x.r.Body,
 			before: func() { _ = x.control.SetReadDeadline(time.Now().Add(bodyStallTimeout)) },
@@ -166,6 +174,9 @@ func (x *exchange) open() {
 func (x *exchange) close() {
 	x.watch.stop()
 	x.body.stop()
+	if x.budgeted {
+		x.route.pool.endRetry()
+	}
 	if x.body != nil {
 		x.record.BytesIn = x.body.read.Load()
 	}
@@ -299,9 +310,8 @@ func (x *exchange) answer(why reason, detail string) {
 		h.Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 	}
 	if x.body != nil {
-		// net/http reads what is left of the content; a client must not make it wait.
+		// net/http reads some of what is left of the content; a client must not make it wait.
 		_ = x.control.SetReadDeadline(time.Now().Add(time.Second))
-		x.w.Header().Set("Connection", "close")
 	}
 	x.w.WriteHeader(a.status)
 	if n, err := x.w.Write([]byte(text)); err == nil || errors.Is(err, http.ErrBodyNotAllowed) {

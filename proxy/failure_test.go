@@ -354,3 +354,20 @@ func TestRequestContentStalls(t *testing.T) {
 		t.Errorf("logged %+v", rec)
 	}
 }
+
+// TestBugEndsOneRequest has the engine panic: the request is aborted, everything it held is given back.
+func TestBugEndsOneRequest(t *testing.T) {
+	r := newRig(t)
+	r.pool("web").connect = func(string) conns { return noConns{} } // not what the engine put there
+	r.Admit(topology.Instance{Service: "web", ID: "web/1", Address: "127.0.0.1:1"})
+	if res, err := r.client.Get(r.url("/")); err == nil {
+		res.Body.Close()
+		t.Errorf("got %s", res.Status)
+	}
+	if rec := r.log(1)[0]; rec.Reason != reasonInternalFailure || rec.Status != 500 {
+		t.Errorf("logged %+v", rec)
+	}
+	if u, _ := r.upstream("web/1"); u.InFlight != 0 || u.Requests != 1 {
+		t.Errorf("instance %+v", u)
+	}
+}

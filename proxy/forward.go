@@ -14,52 +14,65 @@ import (
 	"time"
 )
 
-// forward sends the request to an instance, and to another while the policy grants it, and the response to the client.
+// forward sends the request to an instance, and to another while the policy grants it.
 func (x *exchange) forward() {
-	if x.body != nil && x.r.ProtoMajor == 1 {
-		// An instance may respond before it has read everything.
-		_ = x.control.EnableFullDuplex()
-	}
-	why, budgeted := reasonNoInstance, false
+	why := reasonNoInstance
 	var tried []*upstream
-	for began := time.Now(); ; {
-		attempt := len(tried) + 1
-		x.watch.enter(attempt, stageConnect, 0, reasonNone)
-		l := x.route.pool.acquire(time.Now(), tried, func(r reason) { x.watch.abort(attempt, r) })
+	for {
+		number := len(tried) + 1
+		x.watch.enter(number, stageConnect, 0, reasonNone)
+		l := x.route.pool.acquire(time.Now(), tried, func(r reason) { x.watch.abort(number, r) })
 		if l == nil {
 			break
 		}
 		tried = append(tried, l.up)
-		x.record.Instance, x.record.Attempts = l.up.ID, attempt
-		response, f := x.attempt(l, attempt)
-		x.record.Upstream = time.Since(began).Seconds()
+		x.record.Instance, x.record.Attempts = l.up.ID, number
+		f := x.attempt(l, number)
 		if f == nil {
-			defer func() { l.release(time.Now(), verdictOK) }()
-			x.respond(response)
 			return
 		}
-		l.release(time.Now(), f.verdict())
 		why = f.reason
-		on, ok := mayRetry(x.route.Retries, attempt, *f)
-		if ok && f.sent && !budgeted {
-			if ok = x.route.pool.beginRetry(); ok {
-				budgeted = true
-				defer x.route.pool.endRetry()
-			}
-		}
-		if !ok {
+		if !x.mayRetry(f, number) {
 			break
 		}
-		x.metrics.retries.WithLabelValues(x.route.Service, string(on)).Inc()
 	}
 	x.answer(why, "")
 }
 
-// attempt sends the request to the lease's instance and returns the response when its header has come.
-func (x *exchange) attempt(l *lease, number int) (*http.Response, *failure) {
+// attempt sends the request to the lease's instance and the response to the client.
+func (x *exchange) attempt(l *lease, number int) *failure {
+	said := verdictNone
+	defer func() { l.release(time.Now(), said) }()
+	response, f := x.roundTrip(l, number)
+	if f != nil {
+		said = f.verdict()
+		return f
+	}
+	said = verdictOK
+	x.respond(response)
+	return nil
+}
+
+// mayRetry asks the policy, and where the instance may have worked on the request the budget, for another attempt.
+func (x *exchange) mayRetry(f *failure, attempts int) bool {
+	on, ok := mayRetry(x.route.Retries, attempts, *f)
+	if ok && f.sent && !x.budgeted {
+		x.budgeted = x.route.pool.beginRetry()
+		ok = x.budgeted
+	}
+	if ok {
+		x.metrics.retries.WithLabelValues(x.route.Service, string(on)).Inc()
+	}
+	return ok
+}
+
+// roundTrip sends the request to the lease's instance and returns the response when its header has come.
+func (x *exchange) roundTrip(l *lease, number int) (*http.Response, *failure) {
+	began := time.Now()
 	t := &tracer{x: x, number: number}
 	response, err := l.up.conns.(*http.Transport).RoundTrip(x.outgoing(t, l.up))
 	t.close()
+	x.record.Upstream += time.Since(began).Seconds()
 	if err != nil {
 		return nil, x.failure(t, err)
 	}

@@ -6,8 +6,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
 	"strings"
@@ -477,4 +479,44 @@ func TestForwardLoop(t *testing.T) {
 	if rec := r.log(maxLoops + 1)[0]; rec.Reason != reasonLoop {
 		t.Errorf("logged %+v", rec)
 	}
+}
+
+// BenchmarkForward is a whole exchange with an instance and a client on the same machine, which cost most of it.
+func BenchmarkForward(b *testing.B) {
+	p := New(slog.New(slog.DiscardHandler), nil)
+	topo := &topology.Topology{Proxy: topology.Proxy{
+		Listeners: map[string]topology.Listener{"http": {Address: "127.0.0.1:0"}},
+		Routes:    []topology.Route{route0("web")},
+	}}
+	if err := p.Apply(b.Context(), topo); err != nil {
+		b.Fatal(err)
+	}
+	instance := httptest.NewServer(http.HandlerFunc(echo))
+	p.Admit(topology.Instance{Service: "web", ID: "web/1", Address: instance.Listener.Addr().String()})
+	b.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = p.Apply(ctx, topology.Empty)
+		_ = p.Drain(ctx, topology.Instance{Service: "web", ID: "web/1"})
+		instance.Close()
+	})
+	address := p.Status().Listeners[0].Address
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		defer c.Close()
+		br := bufio.NewReader(c)
+		for pb.Next() {
+			io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			res, err := http.ReadResponse(br, nil)
+			if err != nil || res.StatusCode != 200 {
+				b.Error(res, err)
+				return
+			}
+		}
+	})
 }

@@ -82,7 +82,7 @@ func (p *Proxy) Apply(ctx context.Context, t *topology.Topology) error {
 	p.swap(next, want)
 	for address, s := range next.servers {
 		if servers[address] == nil {
-			go s.serve(p.log)
+			go s.serve()
 			p.log.Info("listener opened", "listener", s.settings.Load().spec.Name, "address", s.Addr().String())
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,7 @@ const (
 // A server serves the requests of one listener with net/http.
 type server struct {
 	*listener
+	log         *slog.Logger
 	engine      *netHTTP
 	http        *http.Server
 	cancel      context.CancelCauseFunc // ends every request
@@ -35,7 +37,7 @@ type server struct {
 // newServer returns a server of l that does not accept yet.
 func newServer(log *slog.Logger, engine *netHTTP, l *listener) *server {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	s := &server{listener: l, engine: engine, cancel: cancel, served: make(chan struct{}), fresh: map[net.Conn]struct{}{}}
+	s := &server{listener: l, log: log, engine: engine, cancel: cancel, served: make(chan struct{}), fresh: map[net.Conn]struct{}{}}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
@@ -55,10 +57,10 @@ func newServer(log *slog.Logger, engine *netHTTP, l *listener) *server {
 }
 
 // serve accepts connections until stop.
-func (s *server) serve(log *slog.Logger) {
+func (s *server) serve() {
 	defer close(s.served)
 	if err := s.http.Serve(s.listener); err != http.ErrServerClosed {
-		log.Error("listener stopped accepting", "address", s.address, "error", err)
+		s.log.Error("listener stopped accepting", "address", s.address, "error", err)
 	}
 }
 
@@ -111,6 +113,15 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	defer s.requests.leave()
+	defer func() {
+		// A bug ends the one request; net/http would tell it where nobody looks.
+		if v := recover(); v != nil {
+			if v != http.ErrAbortHandler {
+				s.log.Error("request panicked", "panic", v, "stack", string(debug.Stack()))
+			}
+			panic(http.ErrAbortHandler)
+		}
+	}()
 	s.engine.serve(s, w, r)
 }
 

@@ -19,11 +19,11 @@ const (
 // A watch ends a request that makes no progress. It limits the time since the stage began or, in stages with
 // progress, since the last byte; how long the whole takes does not matter.
 type watch struct {
-	end  func(reason) // is called at most once, never after stop
-	last atomic.Int64 // when there was progress, in nanoseconds since start
+	end   func(reason) // is called at most once, never after stop
+	start time.Time
+	last  atomic.Int64 // when there was progress, in nanoseconds since start
 
 	mu      sync.Mutex
-	start   time.Time
 	timer   *time.Timer
 	attempt int
 	stage   stage
