@@ -1,7 +1,7 @@
 """stalled.py PUBLISHERS SUBSCRIBERS MESSAGES SIZE: a subscriber that does not read, beside one that does.
 
 Once all is published and the healthy one has everything it says so and waits for a line on the
-standard input; then the stalled one reads what is left for it, until END, which is sent then.
+standard input; then the stalled one reads what is left for it, and its end waits for another line.
 """
 
 import sys
@@ -35,3 +35,4 @@ while stalled.poll(3000):
         break
 numbers = [int(m[1:]) for m in rest if m != "end"]
 say(stalled=len(rest), ordered=numbers == sorted(set(numbers)), first=numbers[0] if numbers else -1, last=numbers[-1] if numbers else -1)
+sys.stdin.readline()
