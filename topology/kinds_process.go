@@ -26,7 +26,15 @@ var argument = &typ{
 		if err := checkPlaceholders(s); err != nil {
 			return nil, err
 		}
-		return s.Text(), nil
+		t := s.Text()
+		for _, seg := range s.segments {
+			if t.secret && !seg.inserted {
+				if err := checkBesideSecret(seg.text); err != nil {
+					return nil, err
+				}
+			}
+		}
+		return t, nil
 	},
 }
 
@@ -49,6 +57,17 @@ func checkPlaceholders(s scalar) error {
 			if near := nearest(m[1], placeholders); near != "" && (len(near) > 4 || distance(m[1], near) == 1) {
 				return fault{fmt.Sprintf("unknown placeholder {%s}", m[1]), "{" + near + "}"}
 			}
+		}
+	}
+	return nil
+}
+
+// checkBesideSecret finds a placeholder in what the file says beside a secret in one value. It would not be replaced:
+// a secret is handed on as it is, whatever is in it.
+func checkBesideSecret(written string) error {
+	for _, m := range placeholderForm.FindAllStringSubmatch(written, -1) {
+		if slices.Contains(placeholders, m[1]) {
+			return faultf("%s and ${file:} cannot stand in one value, for a value with a secret in it is handed on as it is; give the secret one of its own", m[0])
 		}
 	}
 	return nil

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
+	"time"
 )
 
 // A File is one file of a topology. Relative paths in it are relative to its directory.
@@ -27,13 +29,18 @@ func Read(paths []string) ([]File, error) {
 	return files, nil
 }
 
-// readFile returns what is at path, and no more than it takes for Parse to say that it is too large.
+// pipePatience is how long to wait for what is written into a pipe.
+const pipePatience = 5 * time.Second
+
+// readFile returns what is at path, and no more than it takes for Parse to say that it is too large. A pipe
+// may be what a shell's <(…) gives, but one that nobody writes to does not block for ever.
 func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	f.SetReadDeadline(time.Now().Add(pipePatience)) // an error means that reading it does not block
 	return io.ReadAll(io.LimitReader(f, maxFileBytes+1))
 }
 

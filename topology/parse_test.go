@@ -2,10 +2,12 @@ package topology
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -57,6 +59,48 @@ func TestSplitWordsKeepsWhatWasInserted(t *testing.T) {
 	want := []Text{Plain("a"), Secret(`b c' "d`), Plain("e f"), Plain("")}
 	if diff := cmp.Diff(want, words, cmp.AllowUnexported(Text{})); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestPlaceholderBesideSecret(t *testing.T) {
+	key := segment{text: "a{port}b", inserted: true, secret: true}
+	for _, good := range [][]segment{
+		{{text: "web {port} "}, key, {text: " {host}"}},
+		{{text: "web {po"}, key, {text: "rt}"}},
+		{{text: "web {other}"}, key},
+		{{text: "web {port}"}, {text: "x", inserted: true}},
+	} {
+		if _, err := splitWords(scalar{segments: good}); err != nil {
+			t.Errorf("%v: %v", good, err)
+		}
+	}
+	bad := scalar{segments: []segment{{text: "web http://:"}, key, {text: "@{address}/"}}}
+	if words, err := splitWords(bad); err == nil {
+		t.Errorf("as a command: %v", words)
+	}
+	if text, err := argument.parse(bad); err == nil {
+		t.Errorf("as a value: %v", text)
+	}
+	if _, err := argument.parse(scalar{segments: []segment{{text: "{other}"}, key}}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestReadPipe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if files, err := Read([]string{path}); err != nil || len(files[0].Content) != 0 {
+		t.Errorf("without a writer: %q, %v", files, err)
+	}
+	pipe, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pipe.Close()
+	if _, err := Read([]string{path}); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("with a writer that is silent: %v", err)
 	}
 }
 

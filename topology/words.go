@@ -11,6 +11,11 @@ import (
 func splitWords(s scalar) ([]Text, error) {
 	var words []Text
 	var word strings.Builder
+	var written strings.Builder // what of the word the file says itself
+	put := func(c byte) {
+		word.WriteByte(c)
+		written.WriteByte(c)
+	}
 	var quote byte // ' or " while inside
 	open, secret, quoted := false, false, false
 	end := func() error {
@@ -20,15 +25,21 @@ func splitWords(s scalar) ([]Text, error) {
 		if !quoted && slices.Contains(shellWords, word.String()) {
 			return fault{message: fmt.Sprintf(`a command runs without a shell, which %q needs; write {shell: "…"}, or quote it`, word.String())}
 		}
-		t := Text{word.String(), secret}
-		words = append(words, t)
+		if secret {
+			if err := checkBesideSecret(written.String()); err != nil {
+				return err
+			}
+		}
+		words = append(words, Text{word.String(), secret})
 		word.Reset()
+		written.Reset()
 		open, secret, quoted = false, false, false
 		return nil
 	}
 	for _, seg := range s.segments {
 		if seg.inserted {
 			word.WriteString(seg.text)
+			written.WriteByte(' ') // what stands around it is not one placeholder
 			open, quoted, secret = true, true, secret || seg.secret
 			continue
 		}
@@ -36,7 +47,7 @@ func splitWords(s scalar) ([]Text, error) {
 			c := seg.text[i]
 			switch {
 			case quote == '\'' && c != '\'', quote == '"' && c != '"' && c != '\\':
-				word.WriteByte(c)
+				put(c)
 			case quote != 0 && c == quote:
 				quote = 0
 			case c == '\\':
@@ -45,11 +56,11 @@ func splitWords(s scalar) ([]Text, error) {
 					return nil, fault{message: "a backslash ends the command"}
 				}
 				if quote == '"' && !strings.ContainsRune("\"\\$`", rune(seg.text[i+1])) {
-					word.WriteByte(c)
+					put(c)
 					continue
 				}
 				i++
-				word.WriteByte(seg.text[i])
+				put(seg.text[i])
 				open, quoted = true, true
 			case c == '\'' || c == '"':
 				quote = c
@@ -59,7 +70,7 @@ func splitWords(s scalar) ([]Text, error) {
 					return nil, err
 				}
 			default:
-				word.WriteByte(c)
+				put(c)
 				open = true
 			}
 		}
