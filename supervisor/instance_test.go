@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -307,5 +308,22 @@ func TestFixedPortIsNeverHeldTwice(t *testing.T) {
 		if s.most != 1 {
 			t.Errorf("%d processes were alive at once on one port", s.most)
 		}
+	})
+}
+
+func TestFixedPortThatAnotherProgramHolds(t *testing.T) {
+	simulate(t, nil, func(s *simulation) {
+		var left atomic.Bool
+		s.site.ports.free = func(port int) bool { return port != 9001 || left.Load() }
+		s.apply(with(web("v1", 1), func(spec *topology.Service) { spec.Port = 9001 }))
+		s.pass(10 * time.Second)
+		s.wantRunning()
+		if st := s.service("web"); st.State != ServiceDegraded || !strings.Contains(st.Reason, "port 9001: another program listens on it") {
+			t.Errorf("web is %+v", st)
+		}
+		s.wantHappened(nil, "start", "admit")
+		left.Store(true)
+		s.pass(time.Minute)
+		s.wantState("web", ServiceReady, 1)
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -96,10 +97,11 @@ func (p *ports) release(port int) {
 	p.freed = make(chan struct{})
 }
 
+// canBind reports whether nothing listens on port. That Mainstay may not listen there itself does not matter.
 func canBind(port int) bool {
 	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	if err != nil {
-		return false
+		return !errors.Is(err, syscall.EADDRINUSE)
 	}
 	return l.Close() == nil
 }

@@ -117,12 +117,19 @@ func (s seat) expander() *strings.Replacer {
 	return strings.NewReplacer(pairs...)
 }
 
+// text returns t with its placeholders replaced. A secret is handed on as it is: a brace in it is none of Mainstay's business.
+func (s seat) text(t topology.Text) string {
+	if t.IsSecret() {
+		return t.Reveal()
+	}
+	return s.expander().Replace(t.Reveal())
+}
+
 // command returns the program argv of spec's service in s.
 func (s seat) command(spec topology.Service, argv []topology.Text) command {
-	expand := s.expander()
 	c := command{directory: spec.Directory, user: spec.User, group: spec.Group, env: s.environment(spec)}
 	for _, arg := range argv {
-		c.argv = append(c.argv, expand.Replace(arg.Reveal()))
+		c.argv = append(c.argv, s.text(arg))
 	}
 	return c
 }
@@ -143,9 +150,8 @@ func (s seat) environment(spec topology.Service) []string {
 			env["HOME"], env["USER"], env["LOGNAME"] = u.HomeDir, u.Username, u.Username
 		}
 	}
-	expand := s.expander()
 	for name, value := range spec.Environment {
-		env[name] = expand.Replace(value.Reveal())
+		env[name] = s.text(value)
 	}
 	env["MAINSTAY_SERVICE"] = s.service
 	env["MAINSTAY_REPLICA"] = strconv.Itoa(s.replica)

@@ -159,7 +159,7 @@ func TestEnvironmentAndPlaceholders(t *testing.T) {
 		s.Port = topology.PortAuto
 		s.Environment = map[string]topology.Text{
 			"URL":  topology.Plain("http://{address}/"),
-			"KEY":  topology.Secret("hush"),
+			"KEY":  topology.Secret("hush{port}"),
 			"BOTH": topology.Plain("a=b"),
 		}
 	})
@@ -170,7 +170,7 @@ func TestEnvironmentAndPlaceholders(t *testing.T) {
 	port := strings.TrimPrefix(i.Address, "127.0.0.1:")
 	got := f.logs("web")
 	for _, want := range []string{
-		"web 1 " + i.Address + " 127.0.0.1 " + port, "URL=http://" + i.Address + "/", "KEY=hush", "BOTH=a=b",
+		"web 1 " + i.Address + " 127.0.0.1 " + port, "URL=http://" + i.Address + "/", "KEY=hush{port}", "BOTH=a=b",
 		"PORT=" + port, "HOST=127.0.0.1", "MAINSTAY_SERVICE=web", "MAINSTAY_REPLICA=1",
 	} {
 		if !slices.Contains(got, want) {

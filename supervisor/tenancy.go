@@ -94,6 +94,11 @@ func (i *instance) takePort(p *tenancy, port topology.Port) (err error) {
 		err = i.site.ports.claim(i.told, p.port, func() {
 			i.move(StatePending, fmt.Sprintf("waits for port %d, which another instance holds", port))
 		})
+		// Otherwise a probe would take that program's answers for ours, and requests would go to it.
+		if err == nil && !i.site.ports.free(p.port) {
+			i.site.ports.release(p.port)
+			err = fmt.Errorf("take port %d: another program listens on it", port)
+		}
 	}
 	if err != nil {
 		p.port = 0
