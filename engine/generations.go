@@ -181,6 +181,10 @@ func (g *generations) add(number int, files []topology.File) error {
 	if err != nil {
 		return fmt.Errorf("encode generation: %w", err)
 	}
+	// Somebody may have removed the state directory while Mainstay runs.
+	if err := os.MkdirAll(g.dir, 0o700); err != nil {
+		return fmt.Errorf("create generations' directory: %w", err)
+	}
 	if err := replaceFile(g.path(number), append(content, '\n')); err != nil {
 		return fmt.Errorf("write generation: %w", err)
 	}
@@ -200,7 +204,8 @@ func (g *generations) add(number int, files []topology.File) error {
 func replaceFile(path string, content []byte) error {
 	draft := path + ".new"
 	if err := writeSynced(draft, content); err != nil {
-		return errors.Join(err, os.Remove(draft))
+		os.Remove(draft) // it may not even be there
+		return err
 	}
 	if err := os.Rename(draft, path); err != nil {
 		return err

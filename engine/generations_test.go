@@ -192,6 +192,19 @@ func TestGenerationsAreKeptAndLetGo(t *testing.T) {
 	}
 }
 
+func TestGenerationsSurviveTheLossOfTheirDirectory(t *testing.T) {
+	working(t, web2, func(t *testing.T, p *plant) {
+		if err := os.RemoveAll(p.stateDir); err != nil {
+			t.Fatal(err)
+		}
+		p.save(web3)
+		p.wantResult(p.Status().LastReload, ResultApplied, 2)
+		if kept, topology := generationsIn(slog.New(slog.DiscardHandler), p.stateDir).newest(); topology == nil || kept.Number != 2 {
+			t.Errorf("newest is %d, want 2", kept.Number)
+		}
+	})
+}
+
 // What runs is worth more than its copy.
 func TestGenerationNotKeptIsTold(t *testing.T) {
 	working(t, web2, func(t *testing.T, p *plant) {
