@@ -25,6 +25,7 @@ type requestBody struct {
 	fields func() fields // the trailer section, once the content has ended
 
 	read  atomic.Int64 // bytes that came from the client
+	ended atomic.Bool  // and there are no more
 	spent atomic.Bool  // some of them are not kept any more
 	fault atomic.Pointer[error]
 
@@ -35,6 +36,9 @@ type requestBody struct {
 
 // replayable reports whether another attempt would still find everything.
 func (b *requestBody) replayable() bool { return b == nil || !b.spent.Load() }
+
+// unread reports whether the client may have more to send.
+func (b *requestBody) unread() bool { return b != nil && !b.ended.Load() }
 
 // failure returns what went wrong with reading the client, or nil.
 func (b *requestBody) failure() error {
@@ -112,7 +116,9 @@ func (a *attemptBody) Read(p []byte) (int, error) {
 	b.after()
 	b.keep(p[:n])
 	b.end = err
-	if err != nil && err != io.EOF {
+	if err == io.EOF {
+		b.ended.Store(true)
+	} else if err != nil {
 		b.fault.Store(&err)
 	}
 	if a.closed.Load() {

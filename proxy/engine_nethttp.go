@@ -174,6 +174,11 @@ func (x *exchange) open() {
 func (x *exchange) close() {
 	x.watch.stop()
 	x.body.stop()
+	if x.contentLeft() {
+		// net/http waits for some of what is left before it closes the connection.
+		_ = x.control.Flush()
+		_ = x.control.SetReadDeadline(time.Now().Add(lingerTimeout))
+	}
 	if x.budgeted {
 		x.route.pool.endRetry()
 	}
@@ -282,7 +287,7 @@ func (x *exchange) redirect(port string) {
 	x.record.Reason, x.record.Status = reasonRedirect, http.StatusPermanentRedirect
 	x.w.Header().Set("Location", "https://"+withPort(x.r.Host, port)+x.target.path+x.target.query)
 	x.w.Header().Set("Content-Length", "0")
-	x.w.WriteHeader(http.StatusPermanentRedirect)
+	x.writeHeader(http.StatusPermanentRedirect)
 }
 
 // answer ends the request with the proxy's own response, or with none if the client went away.
@@ -309,20 +314,29 @@ func (x *exchange) answer(why reason, detail string) {
 	case reasonBadMethod:
 		h.Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 	}
-	if x.body != nil {
-		// net/http reads some of what is left of the content; a client must not make it wait.
-		_ = x.control.SetReadDeadline(time.Now().Add(time.Second))
-	}
-	x.w.WriteHeader(a.status)
+	x.writeHeader(a.status)
 	if n, err := x.w.Write([]byte(text)); err == nil || errors.Is(err, http.ErrBodyNotAllowed) {
 		x.record.BytesOut = int64(n)
 	}
 }
 
+// writeHeader sends the response's header. A client whose content was not read to its end is told that the connection
+// closes: net/http would take what comes late for the next request.
+func (x *exchange) writeHeader(status int) {
+	if x.contentLeft() {
+		x.w.Header().Set("Connection", "close")
+	}
+	x.started.Store(true)
+	x.w.WriteHeader(status)
+}
+
+// contentLeft reports whether more of the request may come before the next one on the connection.
+func (x *exchange) contentLeft() bool { return x.r.ProtoMajor == 1 && x.body.unread() }
+
 // isWebSocket reports whether the request asks for the one upgrade that is passed on (RFC 6455, section 4.1). Any
 // other would let a client talk past the routes: h2c, say.
 func isWebSocket(r *http.Request) bool {
 	upgrade := r.Header["Upgrade"]
-	return r.Method == http.MethodGet && r.ProtoMajor == 1 && r.ProtoMinor >= 1 &&
+	return r.Method == http.MethodGet && r.ProtoMajor == 1 && r.ProtoMinor >= 1 && r.ContentLength == 0 &&
 		len(upgrade) == 1 && strings.EqualFold(upgrade[0], "websocket") && hasToken(r.Header["Connection"], "upgrade")
 }

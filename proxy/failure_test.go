@@ -202,8 +202,9 @@ func TestSlowButSteady(t *testing.T) {
 // TestClientAbort has clients go away while the instance works, while they send and while they receive.
 func TestClientAbort(t *testing.T) {
 	r := newRig(t)
-	gone := make(chan struct{}, 3)
+	working, gone := make(chan struct{}), make(chan struct{})
 	r.instance("web", "web/1", func(w http.ResponseWriter, req *http.Request) {
+		working <- struct{}{}
 		if req.URL.Path == "/stream" {
 			w.Write([]byte("x"))
 			w.(http.Flusher).Flush()
@@ -219,7 +220,7 @@ func TestClientAbort(t *testing.T) {
 	} {
 		c, br := r.dial()
 		io.WriteString(c, request)
-		await(t, "the instance works", func() bool { u, _ := r.upstream("web/1"); return u.InFlight == 1 })
+		<-working
 		if strings.Contains(request, "stream") {
 			if _, err := http.ReadResponse(br, nil); err != nil {
 				t.Fatal(err)
@@ -338,20 +339,42 @@ func TestInstanceKilled(t *testing.T) {
 	}
 }
 
-func TestRequestContentStalls(t *testing.T) {
-	// A read of the client that waits is ended when the request is over.
-	r := newRig(t)
+// TestEarlyAnswer answers before the request has come whole. What comes later must not be taken for another request.
+func TestEarlyAnswer(t *testing.T) {
+	none := topology.Route{PathPrefix: "/none", Service: "none"}
+	r := newRig(t, none, route0("web"))
 	r.raw("web", "web/1", func(c net.Conn, br *bufio.Reader) {
-		if _, err := http.ReadRequest(br); err == nil {
-			io.WriteString(c, "HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+		req, err := http.ReadRequest(br)
+		if err != nil {
+			return
+		}
+		if req.Method == "GET" {
+			t.Error("content became a request")
+			return
+		}
+		if _, err := io.ReadFull(req.Body, make([]byte, 1)); err == nil {
+			io.WriteString(c, "HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno")
+			io.Copy(io.Discard, br)
 		}
 	})
-	res, _ := r.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nx")
-	if res.StatusCode != 413 {
-		t.Errorf("got %s", res.Status)
-	}
-	if rec := r.log(1)[0]; rec.Status != 413 || rec.BytesIn != 1 {
-		t.Errorf("logged %+v", rec)
+	const late = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
+	for _, framing := range []string{fmt.Sprintf("Content-Length: %d\r\n\r\nx", 1+len(late)), "Content-Length: 1000000\r\n\r\nx", "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"} {
+		for path, want := range map[string]int{"/none": 503, "/": 413} {
+			c, br := r.dial()
+			fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: a\r\n%s", path, framing)
+			res, err := http.ReadResponse(br, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b, err := io.ReadAll(res.Body); res.StatusCode != want || !res.Close || len(b) == 0 || err != nil {
+				t.Errorf("%s %q: %s, close %t, %q, %v", path, framing, res.Status, res.Close, b, err)
+			}
+			io.WriteString(c, late)
+			if b, _ := io.ReadAll(br); len(b) != 0 {
+				t.Errorf("%s %q: then came %q", path, framing, b)
+			}
+			c.Close()
+		}
 	}
 }
 

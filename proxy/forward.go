@@ -206,8 +206,7 @@ func (x *exchange) respond(response *http.Response) {
 			h.Add("Trailer", name)
 		}
 	}
-	x.started.Store(true)
-	x.w.WriteHeader(response.StatusCode)
+	x.writeHeader(response.StatusCode)
 	if x.record.Reason = x.copyContent(response); x.record.Reason != reasonNone {
 		x.cut = true
 		return

@@ -34,6 +34,7 @@ func TestForwardContent(t *testing.T) {
 		}
 		w.Write(b)
 	})
+	closed := 0
 	for _, size := range []int{0, 1, 4096, 70_000, 1 << 20} {
 		for _, framing := range []string{"length", "chunked"} {
 			for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"} {
@@ -45,12 +46,18 @@ func TestForwardContent(t *testing.T) {
 					wantFraming = "-1 [chunked]"
 				}
 				res, got := r.do(method, "/"+framing, body)
+				if res.Close {
+					closed++
+				}
 				if res.StatusCode != 200 || res.Header.Get("X-Method") != method || got != want || res.Header.Get("X-Framing") != wantFraming {
 					t.Errorf("%s of %d bytes, %s: %s, method %s, framing %s, %d bytes", method, size, framing,
 						res.Status, res.Header.Get("X-Method"), res.Header.Get("X-Framing"), len(got))
 				}
 			}
 		}
+	}
+	if closed > 0 {
+		t.Errorf("%d connections were not kept", closed)
 	}
 	if d := cmp.Diff([]string{"", "OPTIONS"}, []string{string(r.log(70)[69].Reason), r.log(70)[68].Method}); d != "" {
 		t.Error(d)

@@ -450,6 +450,45 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// TestDrainAtOnce takes an instance that has died out of rotation, as the supervisor does: requests that it had not
+// answered are repeated elsewhere, all that may be.
+func TestDrainAtOnce(t *testing.T) {
+	r := newRig(t)
+	r.instance("web", "web/1", func(_ http.ResponseWriter, req *http.Request) { <-req.Context().Done() })
+	type outcome struct{ method, answer string }
+	outcomes := make(chan outcome)
+	const each = 10 // more than the budget of retries grants
+	for _, method := range []string{"GET", "PUT", "POST"} {
+		for range each {
+			go func() {
+				res, body := r.do(method, "/", strings.NewReader(method))
+				outcomes <- outcome{method, res.Status + " " + strings.SplitN(body, "\n", 2)[0]}
+			}()
+		}
+	}
+	await(t, "all are there", func() bool { u, _ := r.upstream("web/1"); return u.InFlight == 3*each })
+	r.instance("web", "web/2", echo)
+	r.drop("web", "web/1")
+	got := map[outcome]int{}
+	for range 3 * each {
+		got[<-outcomes]++
+	}
+	want := map[outcome]int{
+		{"GET", "200 OK GET"}: each,
+		{"PUT", "200 OK PUT"}: each,
+		{"POST", "503 Service Unavailable 503 Service Unavailable: the instance was stopped before it responded"}: each,
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	for _, rec := range r.log(3 * each) {
+		again := rec.Reason == reasonNone && rec.Attempts == 2 && rec.Instance == "web/2"
+		if rec.Method == "POST" && (rec.Reason != reasonDrained || rec.Attempts != 1) || rec.Method != "POST" && !again {
+			t.Errorf("logged %+v", rec)
+		}
+	}
+}
+
 // TestRollingReplacement replaces the only instance again and again under load, as the supervisor does.
 func TestRollingReplacement(t *testing.T) {
 	r := newRig(t)

@@ -16,6 +16,7 @@ const (
 	readHeaderTimeout = 10 * time.Second // from a request's first byte, or the connection's start, to its header's end
 	keepAliveTimeout  = 75 * time.Second // between requests
 	bodyStallTimeout  = 60 * time.Second // without a byte of a request's content that is waited for
+	lingerTimeout     = time.Second      // for content that nobody wants, so that the client sees the response
 	maxHeaderBytes    = 28 << 10         // net/http adds 4 KiB
 )
 
