@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -43,12 +44,17 @@ func connect(t *testing.T, endpoint string, local zmtp.SocketType) *zmtp.Conn {
 func subscribed(t *testing.T, b *Bus, prefix string) *zmtp.Conn {
 	t.Helper()
 	_, out := endpoints(b)
-	before := subscriptions(b)
+	before := map[string]bool{}
+	for _, p := range b.Status()[0].Peers {
+		before[p.Address] = true
+	}
 	conn := connect(t, strings.Replace(out, "*", "127.0.0.1", 1), zmtp.SUB)
 	if err := conn.Subscribe([]byte(prefix)); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "subscription", func() bool { return subscriptions(b) == before+1 })
+	eventually(t, "subscription", func() bool {
+		return slices.ContainsFunc(b.Status()[0].Peers, func(p Peer) bool { return !before[p.Address] && p.Subscriptions == 1 })
+	})
 	return conn
 }
 
