@@ -4,8 +4,8 @@
 // renames: path becomes path.1, path.1 becomes path.2, and the oldest is removed. What
 // is written in one call is never split over two files and never left half written, so
 // whoever writes whole lines finds whole lines. A full disk, a missing directory
-// and a file that somebody deleted cost what is written meanwhile and nothing else: each
-// write tries again.
+// and a file that somebody deleted, moved away or emptied cost what is written meanwhile and
+// nothing else: each write looks and tries again.
 //
 // A File has no goroutine. Its lock is held while it writes, and never while
 // somebody reads.
@@ -18,7 +18,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
-	"syscall"
 )
 
 // A File is appended to and rotated by rename: path, then path.1, path.2 and so on. It is safe for concurrent use.
@@ -29,6 +28,7 @@ type File struct {
 
 	mu     sync.Mutex
 	file   *os.File // nil when it could not be opened again after a rotation
+	opened os.FileInfo
 	size   int64
 	closed bool
 }
@@ -77,7 +77,7 @@ func (f *File) Close() error {
 
 // readyLocked makes f.file one that n more bytes may be written to.
 func (f *File) readyLocked(n int64) error {
-	if f.file != nil && f.unlinkedLocked() {
+	if f.file != nil && !f.presentLocked() {
 		f.dropLocked()
 	}
 	if f.file == nil {
@@ -106,7 +106,7 @@ func (f *File) openLocked() error {
 	if err != nil {
 		return errors.Join(err, file.Close())
 	}
-	f.file, f.size = file, info.Size()
+	f.file, f.opened, f.size = file, info, info.Size()
 	return nil
 }
 
@@ -119,14 +119,15 @@ func (f *File) dropLocked() error {
 	return err
 }
 
-// unlinkedLocked reports whether somebody removed the file under us, so that what is written now would be in no directory.
-func (f *File) unlinkedLocked() bool {
-	info, err := f.file.Stat()
+// presentLocked reports whether path is still the file that is open, and not removed or moved away by somebody, and sees how large
+// it is, for it may have been emptied.
+func (f *File) presentLocked() bool {
+	info, err := os.Stat(f.path)
 	if err != nil {
-		return true
+		return errors.Is(err, os.ErrPermission) // what is open can still be written to
 	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	return ok && stat.Nlink == 0
+	f.size = info.Size()
+	return os.SameFile(info, f.opened)
 }
 
 // rotateLocked renames what is kept one place up. The rename of path itself comes last: if one fails, path

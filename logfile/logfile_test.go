@@ -121,6 +121,36 @@ func TestWriteAfterTheDirectoryWasDeleted(t *testing.T) {
 	}
 }
 
+func TestWriteAfterTheFileWasMovedAway(t *testing.T) {
+	f, path := open(t, 100, 2)
+	write(t, f, "old\n")
+	if err := os.Rename(path, path+".moved"); err != nil {
+		t.Fatal(err)
+	}
+	write(t, f, "new\n")
+	if got := content(t, path); got != "new\n" {
+		t.Errorf("path holds %q", got)
+	}
+	if got := content(t, path+".moved"); got != "old\n" {
+		t.Errorf("what was moved away holds %q", got)
+	}
+}
+
+func TestWriteAfterTheFileWasEmptied(t *testing.T) {
+	f, path := open(t, 8, 2)
+	write(t, f, "12345\n")
+	if err := os.Truncate(path, 0); err != nil {
+		t.Fatal(err)
+	}
+	write(t, f, "abc\n")
+	if got := content(t, path); got != "abc\n" {
+		t.Errorf("path holds %q", got)
+	}
+	if _, err := os.Stat(path + ".1"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it was rotated although there was room: %v", err)
+	}
+}
+
 func TestWriteAfterCloseIsRefused(t *testing.T) {
 	f, _ := open(t, 100, 1)
 	f.Close()
