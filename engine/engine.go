@@ -245,6 +245,9 @@ func (e *Engine) applyStage(ctx context.Context, limit time.Duration, stage Stag
 // margin is what a stage is given beyond what the services ask for, to kill and to reap.
 const margin = 10 * time.Second
 
+// forEver is the longest grace period that counts: several of those that a file may ask for have a sum that is no duration any more.
+const forEver = 365 * 24 * time.Hour
+
 // patience returns how long taking away all of t may last. A service is waited for twice, for its requests
 // and for its process, and before what it depends on, so the slowest chain of dependencies counts.
 func patience(t *topology.Topology) time.Duration {
@@ -258,7 +261,7 @@ func patience(t *topology.Topology) time.Duration {
 		for dependency := range t.Services[name].DependsOn {
 			below = max(below, chain(dependency))
 		}
-		chains[name] = below + 2*t.Services[name].StopGracePeriod
+		chains[name] = below + 2*min(t.Services[name].StopGracePeriod, forEver)
 		return chains[name]
 	}
 	var longest time.Duration

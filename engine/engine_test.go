@@ -447,3 +447,12 @@ func TestStateDirMustBeWritable(t *testing.T) {
 		}
 	})
 }
+
+func TestPatienceWithTheLongestGracePeriods(t *testing.T) {
+	long := topology.Service{StopGracePeriod: 99999 * 24 * time.Hour}
+	after := long
+	after.DependsOn = map[string]topology.Condition{"a": topology.ConditionReady}
+	if got := patience(&topology.Topology{Services: map[string]topology.Service{"a": long, "b": after}}); got < forEver {
+		t.Errorf("patience is %s", got)
+	}
+}
