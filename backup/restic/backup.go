@@ -62,11 +62,12 @@ func (r *Repository) backup(ctx context.Context, req BackupRequest) (*Snapshot, 
 	saver, saveCtx := r.newSaver(ctx, x)
 	var tree ID
 	tree, s.Unreadable, err = r.archive(saveCtx, saver, root, before, s.Summary)
-	if err == nil {
+	if err != nil {
+		err = cmp.Or(context.Cause(saveCtx), err) // why the saver has stopped is why all the others have
+	} else {
 		err = saver.finish(ctx)
 	}
 	if err != nil {
-		err = cmp.Or(context.Cause(saveCtx), err)
 		saver.abandon(ctx)
 		return nil, err
 	}

@@ -34,46 +34,85 @@ func randomBytes(n int) []byte {
 	return b
 }
 
-// Wherever it stops, a snapshot or a prune leaves a repository that stock restic finds sound, and the next goes on.
+// Wherever a snapshot, a forget or a prune stops, the repository is sound, and the next goes on.
 func TestSwitchedOff(t *testing.T) {
 	t.Parallel()
 	r, dir := newRepo(t)
 	tree := filepath.Join(t.TempDir(), "tree")
-	check := func(step string) {
-		t.Helper()
-		if out := stock(t, dir, "check", "--read-data", "--no-lock"); !bytes.Contains(out, []byte("no errors were found")) {
-			t.Errorf("%s: %s", step, out)
-		}
-		stock(t, dir, "unlock", "--remove-all") // the process lives, so its locks are not stale
-	}
-	for round := range 40 {
+	change := func() {
 		for i := range 10 {
-			writeFile(t, filepath.Join(tree, fmt.Sprint(i)), randomBytes(1000+round))
-		}
-		off := &faulty{Store: r.store}
-		off.left.Store(int64(round))
-		broken := *r
-		broken.store = off
-		_, err := broken.Backup(t.Context(), BackupRequest{Paths: []string{tree}})
-		if err == nil {
-			off.left.Store(int64(3 + round))
-			_, err = broken.Forget(t.Context(), Retention{Last: 1}.Forgettable)
-		}
-		if err == nil && off.left.Load() < 0 {
-			t.Errorf("round %d: no error though switched off", round)
-		}
-		if round%8 == 7 {
-			check(fmt.Sprintf("round %d, %v", round, err))
-		} else {
-			removeLocks(t, r)
+			writeFile(t, filepath.Join(tree, fmt.Sprint(rand.IntN(20))), randomBytes(1000+i))
 		}
 	}
+	off := &faulty{Store: r.store}
+	broken := *r
+	broken.store = off
+	newest := Retention{Last: 1}.Forgettable
+	until := func(name string, f func() error) {
+		t.Helper()
+		for calls := int64(0); ; calls++ {
+			if _, err := r.Forget(t.Context(), newest); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.Prune(t.Context()); err != nil { // what is left when nothing is to be forgotten
+				t.Fatal(err)
+			}
+			change()
+			backup(t, r, tree)
+			change()
+			off.left.Store(calls)
+			err := f()
+			if err != nil && !errors.Is(err, errOff) {
+				t.Errorf("%s switched off after %d calls: %v", name, calls, err)
+			}
+			sound(t, r, fmt.Sprintf("%s switched off after %d calls: %v", name, calls, err))
+			removeLocks(t, r)
+			if calls%20 == 19 {
+				checkStock(t, dir)
+			}
+			if off.left.Load() >= 0 {
+				if err != nil || calls < 10 {
+					t.Errorf("%s: %v after %d calls", name, err, calls)
+				}
+				return
+			}
+		}
+	}
+	until("backup", func() error {
+		_, err := broken.Backup(t.Context(), BackupRequest{Paths: []string{tree}})
+		return err
+	})
+	until("forget", func() error {
+		_, err := broken.Forget(t.Context(), newest)
+		return err
+	})
 	last := backup(t, r, tree)
 	if _, err := r.Prune(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	check("at the end")
+	checkStock(t, dir)
 	same(t, tree, restore(t, r, last, tree))
+}
+
+// sound fails the test if a snapshot lacks something, or an index names a pack that is not there.
+func sound(t *testing.T, r *Repository, when string) {
+	t.Helper()
+	snapshots, err := r.Snapshots(t.Context())
+	if err != nil {
+		t.Fatalf("%s: %v", when, err)
+	}
+	p := newPruner(r)
+	if err := p.inventory(t.Context()); err != nil {
+		t.Fatalf("%s: %v", when, err)
+	}
+	if err := p.mark(t.Context(), snapshots); err != nil {
+		t.Fatalf("%s: %v", when, err)
+	}
+	for id, s := range p.packs {
+		if s.size == 0 {
+			t.Errorf("%s: the index names pack %s, which is not there", when, id.Short())
+		}
+	}
 }
 
 func removeLocks(t *testing.T, r *Repository) {

@@ -104,6 +104,28 @@ func TestChunks(t *testing.T) {
 	}
 }
 
+// The first end is found, wherever the search begins and ends.
+func TestFind(t *testing.T) {
+	data := make([]byte, maxChunk)
+	rand.NewChaCha8([32]byte{7}).Read(data)
+	c := newCutter(0x3da3358b4dc173)
+	first := c.find(data, minChunk, len(data))
+	if first == 0 {
+		t.Fatal("no end in 8 MiB")
+	}
+	for _, before := range []int{1, 2, 63, 64, 65, stretch, 4 * stretch, 4*stretch + 1, 300_000} {
+		for _, after := range []int{-1, 0, 1, 64, 4 * stretch, 300_000} {
+			want := first
+			if after < 0 {
+				want = 0
+			}
+			if got := c.find(data, first-before, first+after); got != want {
+				t.Errorf("from %d before the end to %d after: %d, want %d", before, after, got, want)
+			}
+		}
+	}
+}
+
 func BenchmarkCut(b *testing.B) {
 	data := make([]byte, 8<<20)
 	rand.NewChaCha8([32]byte{7}).Read(data)

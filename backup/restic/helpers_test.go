@@ -108,6 +108,7 @@ func newRepo(t *testing.T) (*Repository, string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.Close)
+	r.settle = 0 // nobody locks at the same time
 	return r, dir
 }
 

@@ -80,7 +80,7 @@ func (l *lock) acquire(ctx context.Context) error {
 	}
 	select {
 	case <-ctx.Done():
-	case <-time.After(lockSettle):
+	case <-time.After(l.repo.settle):
 	}
 	err := l.conflict(ctx)
 	if err != nil {

@@ -49,6 +49,10 @@ type storedPack struct {
 	adrift bool // was in no index
 }
 
+func newPruner(r *Repository) *pruner {
+	return &pruner{repo: r, index: newIndex(), packs: map[ID]*storedPack{}, files: map[ID][]ID{}, needed: [2]map[ID]struct{}{{}, {}}}
+}
+
 // merge adds blobs that are not known to be in the pack.
 func (s *storedPack) merge(blobs []packedBlob) {
 	if len(s.blobs) == len(blobs) {
@@ -65,8 +69,7 @@ func (s *storedPack) merge(blobs []packedBlob) {
 //
 // The order keeps the repository sound at every moment: new packs, their index, old index files, old packs.
 func (r *Repository) prune(ctx context.Context) (Pruned, error) {
-	p := &pruner{repo: r, index: newIndex(), packs: map[ID]*storedPack{}, files: map[ID][]ID{}, needed: [2]map[ID]struct{}{{}, {}}}
-	done, err := p.run(ctx)
+	done, err := newPruner(r).run(ctx)
 	if err != nil {
 		return done, fmt.Errorf("prune: %w", cmp.Or(context.Cause(ctx), err))
 	}

@@ -29,6 +29,7 @@ import (
 	"os/user"
 	"path"
 	"runtime"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -60,6 +61,7 @@ type Repository struct {
 	key    *sealKey
 	config config
 	who    identity
+	settle time.Duration // see lockSettle
 	zip    *zstd.Encoder
 	unzip  *zstd.Decoder
 }
@@ -173,7 +175,7 @@ func Open(ctx context.Context, log *slog.Logger, s store.Store, password string)
 }
 
 func newRepository(log *slog.Logger, s store.Store) *Repository {
-	r := &Repository{store: s, log: log, who: whoAmI()}
+	r := &Repository{store: s, log: log, who: whoAmI(), settle: lockSettle}
 	// The constructors' only errors are wrong options.
 	r.zip, _ = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(runtime.GOMAXPROCS(0)),
 		zstd.WithEncoderCRC(false), zstd.WithWindowSize(512<<10))
