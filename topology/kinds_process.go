@@ -67,10 +67,17 @@ func checkPlaceholders(s scalar) error {
 func checkBesideSecret(written string) error {
 	for _, m := range placeholderForm.FindAllStringSubmatch(written, -1) {
 		if slices.Contains(placeholders, m[1]) {
-			return faultf("%s and ${file:} cannot stand in one value, for a value with a secret in it is handed on as it is; give the secret one of its own", m[0])
+			return besideSecret(m[0])
 		}
 	}
 	return nil
+}
+
+// besideSecret is a placeholder that stands beside a secret. The error tells nothing of the secret.
+type besideSecret string
+
+func (p besideSecret) Error() string {
+	return fmt.Sprintf("%s and ${file:} cannot stand in one value, for what has a secret in it is handed on as it is; give the secret a value of its own", string(p))
 }
 
 var signal = &typ{

@@ -120,7 +120,7 @@ func (w *walker) walkScalar(v *value, secrets bool) {
 	if !ok {
 		f = fault{message: err.Error()}
 	}
-	if s.Text().IsSecret() {
+	if _, safe := err.(besideSecret); !safe && s.Text().IsSecret() {
 		f = fault{message: "the value of ${file:} does not fit here"}
 	}
 	if strings.HasPrefix(f.message, "is ") || strings.HasPrefix(f.message, "has ") {
