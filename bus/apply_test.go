@@ -133,6 +133,37 @@ func TestMovedAddresses(t *testing.T) {
 	exchange(t, connect(t, a, zmtp.PUB), subscriber, "and open to others")
 }
 
+// One address can take the place of several.
+func TestEveryInterfaceInPlaceOfTwo(t *testing.T) {
+	first := freeEndpoints(t, 1)[0]
+	second := strings.Replace(first, "127.0.0.1", "127.0.0.2", 1)
+	bus := New(testLog(t), nil)
+	startBus(t, bus, between("x", first, second))
+	apply(t, bus, between("x", strings.Replace(first, "127.0.0.1", "*", 1), "tcp://127.0.0.1:0"))
+}
+
+// An address that could not be bound again after a refusal is bound by the next topology that wants it.
+func TestApplyAfterFailedReopen(t *testing.T) {
+	free := freeEndpoints(t, 2)
+	bus := New(testLog(t), nil)
+	startBus(t, bus, between("x", free[0], free[1]))
+	l := bus.relays["x"].end(publishers).listener
+	l.close()
+	other, err := net.Listen("tcp", l.bound.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.reopen(t.Context()); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("reopen an address that is taken: %v", err)
+	}
+	if err := bus.Apply(t.Context(), between("x", free[1], free[0])); err == nil {
+		t.Error("bound an address that is taken")
+	}
+	other.Close()
+	apply(t, bus, between("x", free[0], free[1]))
+	exchange(t, connect(t, free[0], zmtp.PUB), subscribed(t, bus, ""), "open again")
+}
+
 func TestBadRelay(t *testing.T) {
 	good := topology.Relay{Publishers: "tcp://127.0.0.1:0", Subscribers: "tcp://127.0.0.1:0", Queue: roomy}
 	tests := []struct {

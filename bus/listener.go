@@ -77,11 +77,23 @@ func (l *listener) accept() {
 	}
 }
 
-// close releases the endpoint; connections already accepted are not touched.
+// close releases the endpoint, unless that was done before; connections already accepted are not touched.
 func (l *listener) close() {
+	if l.isClosed() {
+		return
+	}
 	close(l.closed)
 	l.tcp.Close()
 	l.done.Wait()
+}
+
+func (l *listener) isClosed() bool {
+	select {
+	case <-l.closed:
+		return true
+	default:
+		return false
+	}
 }
 
 // reopen binds the endpoint of a closed listener again and accepts for the same side as before.

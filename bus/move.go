@@ -34,9 +34,11 @@ func newMove(have map[string]*relay, t *topology.Topology) *move {
 	for name, r := range have {
 		for _, ro := range roles {
 			l, p := r.end(ro).listener, place{name, ro}
-			if m.wanted[p] == l.endpoint {
+			switch {
+			case l.isClosed(): // a move before this one could not undo what it had done
+			case m.wanted[p] == l.endpoint:
 				delete(m.wanted, p)
-			} else {
+			default:
 				m.spare = append(m.spare, l)
 			}
 		}
@@ -67,22 +69,23 @@ func (m *move) bind(ctx context.Context) error {
 	return nil
 }
 
-// listen binds endpoint. If what is in its way is an address of ours that is about to be released, such as
-// tcp://*:5556 when tcp://127.0.0.1:5556 is wanted, that one is released now.
+// listen binds endpoint. If what is in its way are addresses of ours that are about to be released, such as
+// tcp://127.0.0.1:5556 when tcp://*:5556 is wanted, those are released now.
 func (m *move) listen(ctx context.Context, endpoint string) (*listener, error) {
-	l, err := listen(ctx, endpoint)
-	if !errors.Is(err, syscall.EADDRINUSE) {
-		return l, err
+	for {
+		l, err := listen(ctx, endpoint)
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			return l, err
+		}
+		address, _ := hostPort(endpoint)
+		i := slices.IndexFunc(m.spare, func(l *listener) bool { return l.overlaps(address) })
+		if i < 0 {
+			return nil, err
+		}
+		m.spare[i].close()
+		m.shut = append(m.shut, m.spare[i])
+		m.spare = slices.Delete(m.spare, i, i+1)
 	}
-	address, _ := hostPort(endpoint)
-	i := slices.IndexFunc(m.spare, func(l *listener) bool { return l.overlaps(address) })
-	if i < 0 {
-		return nil, err
-	}
-	m.spare[i].close()
-	m.shut = append(m.shut, m.spare[i])
-	m.spare = slices.Delete(m.spare, i, i+1)
-	return listen(ctx, endpoint)
 }
 
 // undo releases what was bound for the move and opens again what was released for it.
