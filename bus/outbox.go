@@ -28,7 +28,8 @@ type outbox struct {
 	stats  *stats
 	done   *sync.WaitGroup // holds the writing goroutine
 
-	// What is being written belongs to the one goroutine that set writing.
+	// What is being written belongs to the one goroutine that set writing. Others may see under mu which
+	// segments there are.
 	inFlight []segment
 	written  int  // segments of inFlight that are done with
 	wait     bool // for the socket, instead of giving up when it is full
@@ -83,29 +84,35 @@ func (o *outbox) send(s *slab, runs []run, q *topology.Queue) bool {
 		}
 		fits = o.squeezeLocked(s, r, q)
 	}
-	o.startLocked()
-	return fits
-}
-
-// sendCommand queues an encoded command ahead of all messages that wait.
-func (o *outbox) sendCommand(encoded []byte) {
-	o.mu.Lock()
-	if !o.closed && len(o.control)+len(encoded) <= maxControl {
-		o.control = append(o.control, encoded...)
-	}
-	o.startLocked()
-}
-
-// startLocked unlocks, and writes if there is something to write and nobody does.
-func (o *outbox) startLocked() {
-	start := !o.writing && !o.closed && (o.queue.len() > 0 || len(o.control) > 0)
-	if start {
-		o.writing = true
-	}
+	start := o.claimLocked()
 	o.mu.Unlock()
 	if start {
 		o.write(inlineTurns)
 	}
+	return fits
+}
+
+// sendCommand queues an encoded command ahead of all messages that wait. After drain there is no place for it.
+func (o *outbox) sendCommand(encoded []byte) {
+	o.mu.Lock()
+	drained := o.ending && !o.writing
+	if !o.closed && !drained && len(o.control)+len(encoded) <= maxControl {
+		o.control = append(o.control, encoded...)
+	}
+	start := o.claimLocked()
+	o.mu.Unlock()
+	if start {
+		o.write(inlineTurns)
+	}
+}
+
+// claimLocked reports whether the caller has to write, as there is something to write and nobody does.
+func (o *outbox) claimLocked() bool {
+	if o.writing || o.closed || o.queue.len() == 0 && len(o.control) == 0 {
+		return false
+	}
+	o.writing = true
+	return true
 }
 
 // squeezeLocked queues the messages of r one by one, as not all of them fit. It reports false if the policy
@@ -113,7 +120,7 @@ func (o *outbox) startLocked() {
 func (o *outbox) squeezeLocked(s *slab, r run, q *topology.Queue) bool {
 	for r.messages > 0 {
 		size := zmtp.MessageLen(s.buf[r.start:r.end])
-		if q.WhenFull == topology.DropOldest && int64(size) <= q.Limit {
+		if q.WhenFull == topology.DropOldest && o.inFlightLocked()+int64(size) <= q.Limit {
 			for o.bytes+int64(size) > q.Limit && o.queue.len() > 0 {
 				o.dropOldestLocked()
 			}
@@ -134,6 +141,17 @@ func (o *outbox) squeezeLocked(s *slab, r run, q *topology.Queue) bool {
 	return true
 }
 
+// inFlightLocked returns the bytes of messages that can no longer be dropped.
+func (o *outbox) inFlightLocked() int64 {
+	var n int64
+	for i := range o.inFlight {
+		if s := &o.inFlight[i]; s.slab != nil {
+			n += int64(len(s.data))
+		}
+	}
+	return n
+}
+
 // appendLocked queues the messages of r. A run that takes up half of its slab or more is shared with all
 // others who queue it; a shorter one is copied, lest it keep the whole slab in memory.
 func (o *outbox) appendLocked(s *slab, r run) {
@@ -147,7 +165,7 @@ func (o *outbox) appendLocked(s *slab, r run) {
 	tail := o.queue.last()
 	if tail == nil || !tail.own || cap(tail.data)-len(tail.data) < len(data) {
 		size := len(data)
-		if tail != nil {
+		if tail != nil && tail.own {
 			size = max(size, largeSlab) // it is not read as fast as it comes: collect
 		}
 		own := o.slabs.take(size)

@@ -184,6 +184,37 @@ func TestDropOldestSparesTheQueueFromWhatCannotFit(t *testing.T) {
 	}
 }
 
+// What is in flight is as little to be dropped for a large message as it is to be waited for.
+func TestDropOldestSparesTheQueueFromWhatCannotFitBesideTheInFlight(t *testing.T) {
+	o := newOutboxTest(t)
+	q := topology.Queue{Limit: 64 << 10, WhenFull: topology.DropOldest}
+	o.fill(q, 1000, 60)
+	before := o.account()
+	o.offer(q, 1, int(q.Limit)-100)
+	if a := o.account(); a.bytes != before.bytes || a.dropped != before.dropped+1 {
+		t.Errorf("%d bytes queued, %d before; %d dropped", a.bytes, before.bytes, a.dropped-before.dropped)
+	}
+}
+
+// Messages that share their publisher's memory and small ones in turn.
+func TestQueueHoldsLittleMoreThanItsMessages(t *testing.T) {
+	o := newOutboxTest(t)
+	q := topology.Queue{Limit: 1 << 20, WhenFull: topology.DropNewest}
+	for o.account().dropped == 0 {
+		o.offer(q, 1, largeSlab/2)
+		o.offer(q, 1, 10)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	held := 0
+	for _, s := range o.queue.segments[o.queue.head:] {
+		held += len(s.slab.buf)
+	}
+	if most := 3 * int(o.bytes); held > most {
+		t.Errorf("%d bytes of memory held for at most %d of messages", held, o.bytes)
+	}
+}
+
 func TestDisconnectWhenFull(t *testing.T) {
 	o := newOutboxTest(t)
 	q := topology.Queue{Limit: 64 << 10, WhenFull: topology.Disconnect}
@@ -234,6 +265,20 @@ func TestCommandsOvertakeMessages(t *testing.T) {
 			}
 			d.Wrote(n)
 		}
+	}
+}
+
+// After draining the connection may be half closed: another write would break it.
+func TestNoCommandAfterDrain(t *testing.T) {
+	o := newOutboxTest(t)
+	o.sendCommand(zmtp.AppendPong(nil, nil))
+	o.drain(context.Background())
+	o.near.CloseWrite()
+	o.sendCommand(zmtp.AppendPong(nil, nil))
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err != nil {
+		t.Errorf("write after the last one: %v", o.err)
 	}
 }
 
