@@ -68,7 +68,9 @@ func (r reason) answer() answer {
 		return answer{408, "http_request_error", "the request did not arrive in time"}
 	case reasonClientAbort:
 		return answer{status: statusClientClosedRequest}
-	case reasonDrained, reasonShutdown:
+	case reasonDrained:
+		return answer{503, "connection_terminated", "the instance was stopped before it responded"}
+	case reasonShutdown:
 		return answer{503, "connection_terminated", "the service was stopped"}
 	}
 	return answer{500, "proxy_internal_error", "the proxy failed"}

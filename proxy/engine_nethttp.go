@@ -90,8 +90,10 @@ type countedConn struct {
 
 // Write implements net.Conn.
 func (c *countedConn) Write(p []byte) (int, error) {
+	// Counted before, so that who asks when the connection was closed knows of all that went out.
+	c.written.Add(int64(len(p)))
 	n, err := c.Conn.Write(p)
-	c.written.Add(int64(n))
+	c.written.Add(int64(n - len(p)))
 	return n, err
 }
 
@@ -116,7 +118,7 @@ type exchange struct {
 	body   *requestBody // nil: none
 	// budgeted says that the request holds one of its pool's retries.
 	budgeted bool
-	// started says that the response's header may have been sent.
+	// started says that an instance's response may have been begun to be sent.
 	started atomic.Bool
 	// cut says that the response could not be finished, which the client must notice.
 	cut bool
@@ -292,6 +294,7 @@ func (x *exchange) redirect(port string) {
 
 // answer ends the request with the proxy's own response, or with none if the client went away.
 func (x *exchange) answer(why reason, detail string) {
+	x.watch.stop() // what it ended must not be ended again with the answer
 	a := why.answer()
 	x.record.Reason, x.record.Status = why, a.status
 	if a.status == statusClientClosedRequest {
@@ -326,7 +329,6 @@ func (x *exchange) writeHeader(status int) {
 	if x.contentLeft() {
 		x.w.Header().Set("Connection", "close")
 	}
-	x.started.Store(true)
 	x.w.WriteHeader(status)
 }
 

@@ -20,14 +20,15 @@ func (x *exchange) forward() {
 	var tried []*upstream
 	for {
 		number := len(tried) + 1
-		x.watch.enter(number, stageConnect, 0, reasonNone)
+		ctx, giveUp := context.WithCancelCause(x.ctx)
+		x.watch.begin(number, giveUp)
 		l := x.route.pool.acquire(time.Now(), tried, func(r reason) { x.watch.abort(number, r) })
 		if l == nil {
 			break
 		}
 		tried = append(tried, l.up)
 		x.record.Instance, x.record.Attempts = l.up.ID, number
-		f := x.attempt(l, number)
+		f := x.attempt(ctx, l, number)
 		if f == nil {
 			return
 		}
@@ -39,11 +40,12 @@ func (x *exchange) forward() {
 	x.answer(why, "")
 }
 
-// attempt sends the request to the lease's instance and the response to the client.
-func (x *exchange) attempt(l *lease, number int) *failure {
+// attempt sends the request to the lease's instance and the response to the client. ctx ends with the request, or earlier
+// with the reason why the attempt was given up.
+func (x *exchange) attempt(ctx context.Context, l *lease, number int) *failure {
 	said := verdictNone
 	defer func() { l.release(time.Now(), said) }()
-	response, f := x.roundTrip(l, number)
+	response, f := x.roundTrip(ctx, l, number)
 	if f != nil {
 		said = f.verdict()
 		return f
@@ -56,7 +58,8 @@ func (x *exchange) attempt(l *lease, number int) *failure {
 // mayRetry asks the policy, and where the instance may have worked on the request the budget, for another attempt.
 func (x *exchange) mayRetry(f *failure, attempts int) bool {
 	on, ok := mayRetry(x.route.Retries, attempts, *f)
-	if ok && f.sent && !x.budgeted {
+	// An instance that was stopped gets no more requests: these cannot multiply.
+	if ok && f.sent && f.reason != reasonDrained && !x.budgeted {
 		x.budgeted = x.route.pool.beginRetry()
 		ok = x.budgeted
 	}
@@ -67,27 +70,31 @@ func (x *exchange) mayRetry(f *failure, attempts int) bool {
 }
 
 // roundTrip sends the request to the lease's instance and returns the response when its header has come.
-func (x *exchange) roundTrip(l *lease, number int) (*http.Response, *failure) {
+func (x *exchange) roundTrip(ctx context.Context, l *lease, number int) (*http.Response, *failure) {
 	began := time.Now()
 	t := &tracer{x: x, number: number}
-	response, err := l.up.conns.(*http.Transport).RoundTrip(x.outgoing(t, l.up))
+	response, err := l.up.conns.(*http.Transport).RoundTrip(x.outgoing(ctx, t, l.up))
 	t.close()
 	x.record.Upstream += time.Since(began).Seconds()
 	if err != nil {
-		return nil, x.failure(t, err)
+		return nil, x.failure(ctx, t, err)
+	}
+	x.watch.enter(number, stageStream, x.route.Timeouts.Idle, reasonTimeoutIdle)
+	if ctx.Err() != nil && x.ctx.Err() == nil { // given up when the header had just come
+		response.Body.Close()
+		return nil, x.failure(ctx, t, ctx.Err())
 	}
 	upgraded := response.StatusCode == http.StatusSwitchingProtocols
 	if upgraded && !switchesToWebSocket(x.r, response) || response.StatusCode < 200 && !upgraded {
 		response.Body.Close()
 		return nil, &failure{reason: reasonBadResponse, sent: true}
 	}
-	x.watch.enter(number, stageStream, x.route.Timeouts.Idle, reasonTimeoutIdle)
 	return response, nil
 }
 
 // outgoing returns the request as it is sent to the instance.
-func (x *exchange) outgoing(t *tracer, up *upstream) *http.Request {
-	ctx := context.WithValue(x.ctx, connectTimeoutKey{}, x.route.Timeouts.Connect)
+func (x *exchange) outgoing(ctx context.Context, t *tracer, up *upstream) *http.Request {
+	ctx = context.WithValue(ctx, connectTimeoutKey{}, x.route.Timeouts.Connect)
 	out := (&http.Request{
 		Method: x.r.Method,
 		URL:    x.outgoingURL(up),
@@ -139,14 +146,14 @@ func (x *exchange) outgoingURL(up *upstream) *url.URL {
 }
 
 // failure tells why the attempt failed.
-func (x *exchange) failure(t *tracer, err error) *failure {
+func (x *exchange) failure(ctx context.Context, t *tracer, err error) *failure {
 	f := &failure{
 		sent:       t.sent(),
 		idempotent: idempotent(x.r.Method, len(x.r.Header["Idempotency-Key"]) > 0),
 		replayable: x.body.replayable(),
 	}
 	var dial dialError
-	switch why, ended := context.Cause(x.ctx).(reason); {
+	switch why, ended := context.Cause(ctx).(reason); {
 	case ended:
 		f.reason = why
 	case x.r.Context().Err() != nil:
@@ -206,6 +213,7 @@ func (x *exchange) respond(response *http.Response) {
 			h.Add("Trailer", name)
 		}
 	}
+	x.started.Store(true)
 	x.writeHeader(response.StatusCode)
 	if x.record.Reason = x.copyContent(response); x.record.Reason != reasonNone {
 		x.cut = true

@@ -44,7 +44,7 @@ type upstream struct {
 type lease struct {
 	pool  *pool
 	up    *upstream
-	abort func(reason) // ends the request because the instance is going away; may be called after release
+	abort func(reason) // gives up the attempt because the instance is going away; may be called after release
 	// panicked says that the instance was picked although it was ejected, because all were.
 	panicked bool
 }

@@ -21,12 +21,13 @@ type failure struct {
 // Where nothing was sent that is safe for every method; where something was, a proxy must not send again what is not
 // idempotent (RFC 9110, section 9.2.2).
 func (f failure) retryOn() (topology.RetryCondition, bool) {
+	died := f.reason == reasonReset || f.reason == reasonDrained
 	switch {
 	case !f.replayable:
 		return "", false
-	case f.reason == reasonConnectFailure || f.reason == reasonConnectTimeout || f.reason == reasonReset && !f.sent:
+	case f.reason == reasonConnectFailure || f.reason == reasonConnectTimeout || died && !f.sent:
 		return topology.RetryConnectFailure, true
-	case f.reason == reasonReset && f.idempotent:
+	case died && f.idempotent:
 		return topology.RetryReset, true
 	}
 	return "", false

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,6 +15,7 @@ const (
 	stageSend                 // until the request is sent
 	stageHeader               // until the response's header has come
 	stageStream               // until both contents have ended
+	stageGivenUp              // the attempt was
 )
 
 // A watch ends a request that makes no progress. It limits the time since the stage began or, in stages with
@@ -26,6 +28,7 @@ type watch struct {
 	mu      sync.Mutex
 	timer   *time.Timer
 	attempt int
+	giveUp  context.CancelCauseFunc // ends the attempt alone
 	stage   stage
 	limit   time.Duration // 0: none
 	expired reason
@@ -36,6 +39,14 @@ func newWatch(end func(reason)) *watch { return &watch{end: end, start: time.Now
 
 // touch says that there was progress.
 func (w *watch) touch() { w.last.Store(int64(time.Since(w.start))) }
+
+// begin begins an attempt, without a limit. giveUp ends it and leaves the request to go on.
+func (w *watch) begin(attempt int, giveUp context.CancelCauseFunc) {
+	w.mu.Lock()
+	w.giveUp = giveUp
+	w.mu.Unlock()
+	w.enter(attempt, stageConnect, 0, reasonNone)
+}
 
 // enter begins a stage, which ends the request with expired if there is no progress for limit.
 func (w *watch) enter(attempt int, s stage, limit time.Duration, expired reason) {
@@ -70,11 +81,16 @@ func (w *watch) check() {
 	w.end(w.expired)
 }
 
-// abort ends the request if it is still at that attempt.
+// abort gives up the attempt if the request is still at it and waits for the response, and ends the request if it streams.
 func (w *watch) abort(attempt int, r reason) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.ended && attempt == w.attempt {
+	switch {
+	case w.ended || attempt != w.attempt || w.stage == stageGivenUp:
+	case w.stage < stageStream:
+		w.stage = stageGivenUp
+		w.giveUp(r)
+	default:
 		w.ended = true
 		w.end(r)
 	}

@@ -31,7 +31,9 @@ func TestWatch(t *testing.T) {
 				t.Fatalf("ended %q, want %q", ended, want)
 			}
 		}
-		w.enter(1, stageConnect, 0, reasonNone)
+		var given []error
+		giveUp := func(err error) { given = append(given, err) }
+		w.begin(1, giveUp)
 		pass(time.Hour)
 		w.enter(1, stageSend, 10*time.Second, reasonTimeoutIdle)
 		for range 10 {
@@ -40,6 +42,13 @@ func TestWatch(t *testing.T) {
 		}
 		w.enter(1, stageHeader, 5*time.Second, reasonTimeoutHeader)
 		pass(4 * time.Second)
+		w.abort(1, reasonDrained)
+		w.enter(1, stageStream, time.Second, reasonTimeoutIdle) // too late
+		w.abort(1, reasonDrained)
+		if !slices.Equal(given, []error{reasonDrained}) {
+			t.Errorf("given up: %q", given)
+		}
+		w.begin(2, giveUp)
 		w.enter(2, stageSend, 10*time.Second, reasonTimeoutIdle)
 		w.enter(1, stageStream, time.Second, reasonTimeoutIdle) // late news of the first attempt
 		w.abort(1, reasonDrained)
