@@ -107,7 +107,7 @@ func TestAllInstancesDead(t *testing.T) {
 
 func TestTimeouts(t *testing.T) {
 	route := route0("web")
-	route.Timeouts.ResponseHeader, route.Timeouts.Idle = 50*time.Millisecond, 50*time.Millisecond
+	route.Timeouts.ResponseHeader, route.Timeouts.Idle = 500*time.Millisecond, 500*time.Millisecond
 	r := newRig(t, route)
 	r.instance("web", "web/1", func(w http.ResponseWriter, req *http.Request) {
 		io.Copy(io.Discard, req.Body)
@@ -133,6 +133,25 @@ func TestTimeouts(t *testing.T) {
 	if records[0].Reason != reasonTimeoutHeader || records[1].Reason != reasonTimeoutIdle || records[1].Status != 200 {
 		t.Errorf("logged %+v", records)
 	}
+}
+
+// TestTimeoutAnswers has many requests run out of time at once: each is still answered.
+func TestTimeoutAnswers(t *testing.T) {
+	route := route0("web")
+	route.Timeouts.ResponseHeader = time.Millisecond
+	r := newRig(t, route)
+	r.instance("web", "web/1", func(w http.ResponseWriter, req *http.Request) { <-req.Context().Done() })
+	var clients sync.WaitGroup
+	for range 8 {
+		clients.Go(func() {
+			for range 100 {
+				if res, _ := r.do("GET", "/", nil); res.StatusCode != 504 {
+					t.Errorf("got %s", res.Status)
+				}
+			}
+		})
+	}
+	clients.Wait()
 }
 
 // TestTimeoutUpload has an instance that takes nothing of a large request.

@@ -347,7 +347,7 @@ func TestWebSocketHalfClose(t *testing.T) {
 
 func TestWebSocketIdle(t *testing.T) {
 	route := route0("web")
-	route.Timeouts.Idle = 50 * time.Millisecond
+	route.Timeouts.Idle = time.Second
 	r := newRig(t, route)
 	r.instance("web", "web/1", echoWebSocket)
 	ws := r.websocket("/")
@@ -657,7 +657,7 @@ func TestTLS(t *testing.T) {
 // TestHTTP2Failures sees the proxy's own answers over HTTP/2, cut-off responses too.
 func TestHTTP2Failures(t *testing.T) {
 	route := route0("web")
-	route.Timeouts.ResponseHeader, route.Timeouts.Idle = 50*time.Millisecond, 50*time.Millisecond
+	route.Timeouts.ResponseHeader, route.Timeouts.Idle = 500*time.Millisecond, 500*time.Millisecond
 	r := newRig(t, route)
 	r.topology.Proxy.Listeners = map[string]topology.Listener{
 		"http": {Name: "http", Address: "127.0.0.1:0", TLS: writeCertificate(t, t.TempDir(), 1)},
