@@ -3,6 +3,7 @@ package backup
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -24,6 +25,9 @@ type place struct {
 	kept    string   // what was at the target before
 	entered bool
 }
+
+// ErrOccupied is in the error of Restore when something is in the place that it may not set aside.
+var ErrOccupied = errors.New("there is something in its place")
 
 const stagingInfix = ".restoring-"
 
@@ -64,7 +68,7 @@ func vacant(target string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("restore %s: there is something in its place; force the restore to set that aside, or name another target", target)
+	return fmt.Errorf("restore %s: %w; force the restore to set that aside, or name another target", target, ErrOccupied)
 }
 
 func lockDir(path string) (*os.File, error) {
@@ -86,19 +90,45 @@ func removeAbandoned(target string) {
 		return
 	}
 	for _, e := range entries {
-		if !e.IsDir() || !strings.HasPrefix(e.Name(), filepath.Base(target)+stagingInfix) {
+		number, ok := strings.CutPrefix(e.Name(), filepath.Base(target)+stagingInfix)
+		if !ok || !e.IsDir() || strings.Trim(number, "0123456789") != "" {
 			continue
 		}
 		path := filepath.Join(filepath.Dir(target), e.Name())
 		if d, err := lockDir(path); err == nil {
-			os.RemoveAll(path)
+			if staged(d) {
+				_ = removeTree(path) // the next restore tries again
+			}
 			d.Close()
 		}
 	}
 }
 
+// staged tells whether a directory holds what a staging directory does, as others may have named theirs so.
+func staged(d *os.File) bool {
+	names, err := d.Readdirnames(2)
+	return errors.Is(err, io.EOF) || len(names) == 1 && names[0] == contentName
+}
+
+// removeTree removes what is at path, also the directories in it that do not allow that.
+func removeTree(path string) error {
+	err := os.RemoveAll(path)
+	if errors.Is(err, fs.ErrPermission) {
+		_ = filepath.WalkDir(path, func(path string, entry fs.DirEntry, err error) error {
+			if entry != nil && entry.IsDir() && err == nil {
+				return os.Chmod(path, 0o700) // before it is read
+			}
+			return nil // what stays is told below
+		})
+		err = os.RemoveAll(path)
+	}
+	return err
+}
+
 // content is where what is to become the target is built.
-func (p *place) content() string { return filepath.Join(p.staging, "content") }
+func (p *place) content() string { return filepath.Join(p.staging, contentName) }
+
+const contentName = "content"
 
 // enter puts the content in the target's place.
 func (p *place) enter(force bool) error {
@@ -127,10 +157,21 @@ func (p *place) exchange() error {
 	if _, err := os.Lstat(kept); err == nil {
 		return fmt.Errorf("set aside %s: %s exists", p.target, kept)
 	}
-	err := unix.Renameat2(unix.AT_FDCWD, p.content(), unix.AT_FDCWD, p.target, unix.RENAME_EXCHANGE)
+	swap := func() error {
+		return unix.Renameat2(unix.AT_FDCWD, p.content(), unix.AT_FDCWD, p.target, unix.RENAME_EXCHANGE)
+	}
+	err := swap()
 	if err == nil {
-		p.kept = kept
-		return os.Rename(p.content(), kept)
+		p.kept = p.content()
+		if err = os.Rename(p.content(), kept); err == nil {
+			p.kept = kept
+			return nil
+		}
+		if swapErr := swap(); swapErr != nil {
+			return fmt.Errorf("set aside %s: %w; it is now %s", p.target, err, p.kept)
+		}
+		p.kept = ""
+		return fmt.Errorf("set aside %s: %w", p.target, err)
 	}
 	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
 		return fmt.Errorf("exchange %s: %w", p.target, err)
@@ -163,7 +204,9 @@ func (p *place) leave() error {
 // unstage removes the staging directories, with what has not been put in place.
 func unstage(log *slog.Logger, places []*place) {
 	for _, p := range places {
-		if err := os.RemoveAll(p.staging); err != nil {
+		if p.kept == p.content() {
+			log.Error("what was in the place is left in the staging directory", "path", p.kept)
+		} else if err := removeTree(p.staging); err != nil {
 			log.Warn("staging directory not removed", "path", p.staging, "error", err)
 		}
 		p.lock.Close()

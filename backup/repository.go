@@ -35,6 +35,9 @@ func open(ctx context.Context, log *slog.Logger, spec topology.Backup) (*reposit
 
 // openOrCreate opens spec's repository, or creates it if there is none, with a new password if there is no password file.
 func openOrCreate(ctx context.Context, log *slog.Logger, spec topology.Backup) (*repository, error) {
+	if err := check(spec); err != nil { // before anything is made
+		return nil, err
+	}
 	return reach(ctx, log, spec, func(s store.Store, password string) (*restic.Repository, error) {
 		exists, err := restic.Exists(ctx, s)
 		if err != nil {

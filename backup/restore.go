@@ -33,7 +33,7 @@ type Restored struct {
 
 // Restore brings a snapshot's files back: into a staging directory beside the target, verified, then
 // renamed into place, so that the target is either untouched or whole. An empty directory in the place is no obstacle;
-// anything else is, without Force. Of several paths, either all are put in place or none.
+// anything else is [ErrOccupied], without Force. Of several paths, either all are put in place or none.
 //
 // "latest" is the newest snapshot of spec's paths, or of all if spec names none.
 func Restore(ctx context.Context, log *slog.Logger, spec topology.Backup, req RestoreRequest) (*Restored, error) {
@@ -129,7 +129,7 @@ func stage(s *restic.Snapshot, req RestoreRequest) ([]*place, error) {
 func putInPlace(places []*place, force bool) error {
 	for i, p := range places {
 		if err := p.enter(force); err != nil {
-			for _, done := range slices.Backward(places[:i]) {
+			for _, done := range slices.Backward(places[:i+1]) {
 				err = errors.Join(err, done.leave())
 			}
 			return err

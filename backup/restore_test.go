@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -42,7 +43,7 @@ func TestRestoreInPlace(t *testing.T) {
 
 	write(t, filepath.Join(data, "orders.db"), "broken")
 	broken := contents(t, data)
-	if _, err := restore(RestoreRequest{}); err == nil || !strings.Contains(err.Error(), "there is something in its place") {
+	if _, err := restore(RestoreRequest{}); !errors.Is(err, ErrOccupied) {
 		t.Errorf("restore over data without force: %v", err)
 	}
 	same(t, broken, data)
@@ -93,6 +94,21 @@ func TestRestoreInPlace(t *testing.T) {
 		t.Errorf("restore of what is not in the snapshot: %v", err)
 	}
 	leftovers(t, one, "deep", "empty", "orders.db")
+}
+
+func TestRestoreThatCannotKeepWhatIsThere(t *testing.T) {
+	t.Parallel()
+	spec := newSpec(t, "orders")
+	mustTake(t, spec)
+	target := filepath.Join(t.TempDir(), strings.Repeat("n", 230)) // ".pre-restore-" and the time make it too long
+	write(t, filepath.Join(target, "precious"), "only here")
+	before := contents(t, target)
+	_, err := Restore(t.Context(), quiet(t), spec, RestoreRequest{Snapshot: "latest", Target: target, Force: true})
+	if err == nil || !strings.Contains(err.Error(), "set aside") {
+		t.Errorf("restore: %v", err)
+	}
+	same(t, before, target)
+	leftovers(t, target, filepath.Base(target))
 }
 
 func TestRestoreSomeToTarget(t *testing.T) {
@@ -179,6 +195,9 @@ func TestInterruptedRestore(t *testing.T) {
 
 	abandoned := target + stagingInfix + "123"
 	write(t, abandoned+"/content/x", "x")
+	for _, others := range []string{"notes", "2024"} { // whose names only resemble
+		write(t, target+stagingInfix+others+"/x", "x")
+	}
 	busy := target + stagingInfix + "456"
 	write(t, busy+"/content/x", "x")
 	lock, err := lockDir(busy) // another restore
@@ -189,7 +208,7 @@ func TestInterruptedRestore(t *testing.T) {
 	if _, err := Restore(t.Context(), quiet(t), spec, RestoreRequest{Snapshot: "latest", Target: target}); err != nil {
 		t.Fatal(err)
 	}
-	leftovers(t, target, "target", "target"+stagingInfix+"456")
+	leftovers(t, target, "target", "target"+stagingInfix+"2024", "target"+stagingInfix+"456", "target"+stagingInfix+"notes")
 }
 
 func TestRestoreOfADamagedRepositoryTouchesNothing(t *testing.T) {

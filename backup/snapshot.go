@@ -70,9 +70,6 @@ func Take(ctx context.Context, log *slog.Logger, spec topology.Backup) (*Snapsho
 }
 
 func take(ctx context.Context, r *repository, spec topology.Backup) (*Snapshot, error) {
-	if err := check(spec); err != nil {
-		return nil, err
-	}
 	s, err := r.Backup(ctx, restic.BackupRequest{Paths: spec.Paths, Tags: tags(spec), Program: program})
 	if err != nil {
 		return nil, err

@@ -171,10 +171,12 @@ func TestWhatIsWrongIsToldBeforeAnythingIsDone(t *testing.T) {
 		if status := b.Status(); len(status) > 0 {
 			t.Errorf("runs after a refusal: %+v", status)
 		}
+		if _, err := Take(t.Context(), quiet(t), spec); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("take: %v, want %q", err, want)
+		}
 	}
-	if _, err := os.Stat(good.PasswordFile); err == nil {
-		t.Error("apply has made a password file")
-	}
+	leftovers(t, good.Paths[0], "data")
+	leftovers(t, filepath.Join(good.Paths[0], "deep"), "deep", "empty", "orders.db")
 }
 
 func TestMissingAndLinkedPaths(t *testing.T) {

@@ -17,12 +17,11 @@ import (
 // which cut them into chunks and pass those on to savers. Nobody waits for a directory: whoever finishes its
 // last entry stores its tree, and thereby finishes an entry of the directory above.
 type archiver struct {
-	repo    *Repository
-	saver   *saver
-	before  *treeReader // of the snapshot before
-	cutter  *cutter
-	owners  owners
-	buffers buffers
+	repo   *Repository
+	saver  *saver
+	before *treeReader // of the snapshot before
+	cutter *cutter
+	owners owners
 
 	group     *errgroup.Group
 	walking   sync.WaitGroup

@@ -2,7 +2,6 @@ package restic
 
 import (
 	"io"
-	"math/bits"
 	"sync"
 )
 
@@ -25,7 +24,7 @@ func (c *chunkReader) reset(file io.Reader) {
 // next returns the next chunk, in a buffer that the caller gives back. size is what is thought to be left of the file.
 // The error is io.EOF when there is nothing left.
 func (c *chunkReader) next(size int64) ([]byte, error) {
-	chunk := c.buffers.take(int(min(max(size, int64(len(c.rest)))+1, minChunk)))
+	chunk := c.buffers.take(int(min(max(size, int64(len(c.rest))), minChunk)))
 	chunk = append(chunk, c.rest...)
 	c.rest = c.rest[:0]
 	for want := minChunk; ; want = min(len(chunk)+readStep, maxChunk) {
@@ -82,27 +81,36 @@ func (c *chunkReader) fill(chunk []byte, want int) ([]byte, error) {
 	return chunk, nil
 }
 
-// A buffers lends buffers for chunks. Their capacities are powers of two.
+// A buffers lends buffers for chunks, plain or sealed. Few sizes, so that few are idle.
 type buffers struct {
-	pools [maxBufferBits + 1]sync.Pool
+	pools [len(bufferSizes)]sync.Pool
 }
 
-const (
-	minBufferBits = 12
-	maxBufferBits = 23 // maxChunk
-)
+var bufferSizes = [...]int{8 << 10, 64 << 10, minChunk, 2 << 20, maxChunk}
 
-// take returns an empty buffer for at least size bytes.
+// sealSlack is more than sealing and compression can add to a chunk.
+const sealSlack = 4 << 10
+
+// take returns an empty buffer for at least size bytes, and sealSlack.
 func (b *buffers) take(size int) []byte {
-	n := max(bits.Len(uint(size-1)), minBufferBits)
-	if p, ok := b.pools[n].Get().(*[]byte); ok {
-		return (*p)[:0]
+	for i, most := range bufferSizes {
+		if size > most {
+			continue
+		}
+		if p, ok := b.pools[i].Get().(*[]byte); ok {
+			return (*p)[:0]
+		}
+		return make([]byte, 0, most+sealSlack)
 	}
-	return make([]byte, 0, 1<<n)
+	return make([]byte, 0, size+sealSlack)
 }
 
 // give takes a buffer back.
 func (b *buffers) give(p []byte) {
-	p = p[:0]
-	b.pools[bits.Len(uint(cap(p)-1))].Put(&p)
+	for i, most := range bufferSizes {
+		if cap(p) == most+sealSlack {
+			p = p[:0]
+			b.pools[i].Put(&p)
+		}
+	}
 }

@@ -71,7 +71,7 @@ func (c *content) end(whole func(ids []ID) error) error {
 
 // readFiles reads files until there are no more.
 func (a *archiver) readFiles(ctx context.Context) error {
-	reader := &chunkReader{cutter: a.cutter, buffers: &a.buffers}
+	reader := &chunkReader{cutter: a.cutter, buffers: &a.saver.buffers}
 	for f := range a.files {
 		if err := a.readFile(ctx, reader, f); err != nil {
 			return err
@@ -84,7 +84,7 @@ func (a *archiver) readFiles(ctx context.Context) error {
 func (a *archiver) saveChunks(ctx context.Context) error {
 	for c := range a.chunks {
 		id, _, err := a.saver.save(DataBlob, c.data)
-		a.buffers.give(c.data)
+		a.saver.buffers.give(c.data)
 		if err == nil {
 			err = c.of.stored(c.part, id)
 		}

@@ -3,11 +3,13 @@ package restic
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -163,6 +165,17 @@ func TestSeal(t *testing.T) {
 	}
 	if got, err := k.open(sealed); err != nil || !bytes.Equal(got, plain) {
 		t.Errorf("opened: %q, %v", got, err)
+	}
+}
+
+func TestBlobOfAnotherName(t *testing.T) {
+	r := &Repository{key: testKey()}
+	plain := []byte("content")
+	if _, err := r.openBlob(sha256.Sum256(plain), r.key.seal(nil, plain), 0); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.openBlob(ID{1}, r.key.seal(nil, plain), 0); err == nil || !strings.Contains(err.Error(), "does not match its hash") {
+		t.Errorf("opened under another name: %v", err)
 	}
 }
 

@@ -168,10 +168,10 @@ func makeTree(t *testing.T) string {
 		must(os.WriteFile(path, data, 0o644))
 		return path
 	}
-	large := bytesOf(20 << 20)
+	large := bytesOf(7 << 20)
 	write("large", large)
 	write("large-shifted", append([]byte("a few bytes more"), large...))
-	write("zeros", make([]byte, 10<<20))
+	write("zeros", make([]byte, 3<<20))
 	write("text", bytes.Repeat([]byte("the quick brown fox\n"), 100_000))
 	for _, n := range []int{0, 1, 100, minChunk - 1, minChunk, minChunk + 1} {
 		write(fmt.Sprintf("sizes/%d", n), bytesOf(n))

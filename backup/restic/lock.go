@@ -19,6 +19,9 @@ const (
 	lockRefresh = 5 * time.Minute
 	lockStale   = 30 * time.Minute
 	lockSettle  = 200 * time.Millisecond // for others' locks to appear that were written at the same time
+	// Who would only share the repository waits so long for someone, such as a prune, to let go of it.
+	lockPatience = 5 * time.Minute
+	lockRetry    = 5 * time.Second
 )
 
 // A lockFile says who uses the repository. Any number may at the same time, but one that is exclusive only alone.
@@ -60,11 +63,24 @@ type lock struct {
 	refreshed chan struct{} // closed when the refreshing has ended
 }
 
-// lock acquires a lock. The context returned, derived from ctx, is done as soon as the lock can no longer be relied on.
+// lock acquires a lock; for a shared one it waits a while. The context returned, derived from ctx, is done as soon as the lock can no longer be relied on.
 func (r *Repository) lock(ctx context.Context, exclusive bool) (*lock, context.Context, error) {
 	l := &lock{repo: r, exclusive: exclusive, refreshed: make(chan struct{})}
-	if err := l.acquire(ctx); err != nil {
-		return nil, nil, fmt.Errorf("lock repository: %w", err)
+	start := time.Now()
+	for {
+		err := l.acquire(ctx)
+		if err == nil {
+			break
+		}
+		if exclusive || !errors.Is(err, ErrLocked) || time.Since(start) > lockPatience {
+			return nil, nil, fmt.Errorf("lock repository: %w", err)
+		}
+		r.log.Warn("waiting for the repository's lock", "reason", err)
+		select {
+		case <-ctx.Done():
+			return nil, nil, fmt.Errorf("lock repository: %w", context.Cause(ctx))
+		case <-time.After(lockRetry):
+		}
 	}
 	ctx, l.cancel = context.WithCancelCause(ctx)
 	go l.refresh(ctx)
@@ -82,7 +98,7 @@ func (l *lock) acquire(ctx context.Context) error {
 	case <-ctx.Done():
 	case <-time.After(l.repo.settle):
 	}
-	err := l.conflict(ctx)
+	err := l.conflict(ctx) // which fails too when ctx is done
 	if err != nil {
 		l.remove(ctx)
 	}

@@ -17,16 +17,16 @@ import (
 type NodeType string
 
 const (
-	File        NodeType = "file"
-	Dir         NodeType = "dir"
-	Symlink     NodeType = "symlink"
-	Device      NodeType = "dev"
-	CharDevice  NodeType = "chardev"
-	Fifo        NodeType = "fifo"
-	Socket      NodeType = "socket"
-	modeMask             = os.ModePerm | os.ModeType | os.ModeSetuid | os.ModeSetgid | os.ModeSticky
-	maxTreeJSON          = maxBlob
+	File       NodeType = "file"
+	Dir        NodeType = "dir"
+	Symlink    NodeType = "symlink"
+	Device     NodeType = "dev"
+	CharDevice NodeType = "chardev"
+	Fifo       NodeType = "fifo"
+	Socket     NodeType = "socket"
 )
+
+const modeMask = os.ModePerm | os.ModeType | os.ModeSetuid | os.ModeSetgid | os.ModeSticky
 
 // A Node is one entry of a directory in a snapshot.
 type Node struct {

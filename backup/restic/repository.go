@@ -269,9 +269,6 @@ func (r *Repository) Close() {
 	r.zip.Close()
 }
 
-// Version returns the repository's format, 1 or 2.
-func (r *Repository) Version() int { return r.config.Version }
-
 func packName(id ID) string {
 	name := id.String()
 	return "data/" + name[:2] + "/" + name

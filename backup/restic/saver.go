@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	packSize = 16 << 20
+	packSize = 8 << 20 // half of restic's, as every pack on its way is held in memory
 	// dataPacks are filled side by side, each blob going to one at random: the lengths of a file's chunks
 	// could otherwise be read off a pack's upload ("Chunking Attacks on File Backup Services using
 	// Content-Defined Chunking", eprint 2025/532).
@@ -32,7 +32,7 @@ type saver struct {
 	ctx   context.Context // of uploads, which outlive the call that starts them
 	group *errgroup.Group
 
-	scratch sync.Pool // of *[]byte, for sealing
+	buffers buffers
 
 	mu         sync.Mutex
 	open       [2][]*pack // by type
@@ -51,7 +51,6 @@ func (r *Repository) newSaver(ctx context.Context, x *index) (*saver, context.Co
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(uploads)
 	s := &saver{repo: r, index: x, ctx: ctx, group: group, indexed: time.Now()}
-	s.scratch.New = func() any { return new([]byte) }
 	s.open[DataBlob] = make([]*pack, dataPacks)
 	s.open[TreeBlob] = make([]*pack, 1)
 	return s, ctx
@@ -63,9 +62,8 @@ func (s *saver) save(t BlobType, plain []byte) (ID, bool, error) {
 	if !s.index.claim(t, id) {
 		return id, false, nil
 	}
-	scratch := s.scratch.Get().(*[]byte)
-	defer s.scratch.Put(scratch)
-	sealed := append((*scratch)[:0], make([]byte, ivSize)...)
+	sealed := s.buffers.take(len(plain))[:ivSize]
+	defer func() { s.buffers.give(sealed) }()
 	plainLength := 0
 	if s.repo.config.Version >= 2 {
 		if sealed = s.repo.zip.EncodeAll(plain, sealed); len(sealed)-ivSize < len(plain) {
@@ -76,7 +74,6 @@ func (s *saver) save(t BlobType, plain []byte) (ID, bool, error) {
 		sealed = append(sealed[:ivSize], plain...)
 	}
 	sealed = s.repo.key.sealFrom(sealed, 0)
-	*scratch = sealed
 	return id, true, s.add(id, t, sealed, plainLength, len(plain))
 }
 

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -207,6 +208,27 @@ func TestLocksAreHonoured(t *testing.T) {
 		t.Errorf("locks left: %s", locks)
 	}
 	stock(t, dir, "prune")
+}
+
+// A snapshot waits for a prune to end, but not for ever.
+func TestSnapshotWaitsForPrune(t *testing.T) {
+	r, _ := newRepo(t)
+	tree := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		prune, _, err := r.lock(t.Context(), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = r.Backup(t.Context(), BackupRequest{Paths: []string{tree}})
+		if !errors.Is(err, ErrLocked) {
+			t.Errorf("snapshot beside a prune that does not end: %v", err)
+		}
+		time.AfterFunc(time.Minute, func() { prune.release(t.Context()) })
+		start := time.Now()
+		if _, err := r.Backup(t.Context(), BackupRequest{Paths: []string{tree}}); err != nil || time.Since(start) < time.Minute {
+			t.Errorf("snapshot after %v of waiting for a prune: %v", time.Since(start), err)
+		}
+	})
 }
 
 func TestStaleLocksAreRemoved(t *testing.T) {

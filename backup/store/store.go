@@ -64,7 +64,7 @@ func Check(location string) error {
 
 // Open returns the store at location:
 //
-//	file:///absolute/directory
+//	file:///absolute/directory, of which no character has a meaning
 //	s3://bucket/prefix?region=R&endpoint=URL&path_style=true
 //
 // The directory need not exist. Credentials for S3 come from where all AWS programs look for them: environment,
@@ -94,29 +94,22 @@ func parse(location string) (place, error) {
 	bad := func(format string, args ...any) (place, error) {
 		return place{}, fmt.Errorf("repository %q: %s", location, fmt.Sprintf(format, args...))
 	}
-	u, err := url.Parse(location)
-	if err != nil {
-		return bad("not a URL; write file:///absolute/path or s3://bucket/prefix")
-	}
-	if u.User != nil {
-		return place{}, errors.New("repository: credentials do not belong into the URL; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or use a shared credentials file")
-	}
-	if u.Fragment != "" {
-		return bad("has a fragment (#%s); write %%23 for a # in a path", u.Fragment)
-	}
-	switch u.Scheme {
-	case "file":
-		if u.Host != "" || !path.IsAbs(u.Path) {
+	if dir, ok := strings.CutPrefix(location, "file://"); ok { // taken as it is: a path may hold anything
+		if !path.IsAbs(dir) || strings.ContainsRune(dir, 0) {
 			return bad("the path must be absolute, with three slashes: file:///absolute/path")
 		}
-		if u.RawQuery != "" {
-			return bad("a directory takes no parameters")
-		}
-		return place{scheme: "file", path: path.Clean(u.Path)}, nil
-	case "s3":
-		return parseS3(u, bad)
+		return place{scheme: "file", path: path.Clean(dir)}, nil
 	}
-	return bad("write file:///absolute/path or s3://bucket/prefix")
+	u, err := url.Parse(location)
+	switch {
+	case err != nil || u.Scheme != "s3":
+		return bad("write file:///absolute/path or s3://bucket/prefix")
+	case u.User != nil:
+		return place{}, errors.New("repository: credentials do not belong into the URL; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or use a shared credentials file")
+	case u.Fragment != "":
+		return bad("has a fragment (#%s); write %%23 for a # in a prefix", u.Fragment)
+	}
+	return parseS3(u, bad)
 }
 
 func parseS3(u *url.URL, bad func(string, ...any) (place, error)) (place, error) {

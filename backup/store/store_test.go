@@ -124,8 +124,8 @@ func TestCheck(t *testing.T) {
 		"s3://bucket/a/b?endpoint=http://127.0.0.1:7070&region=us-east-1&path_style=true": "",
 		"/mnt/backup":                      "write file:///absolute/path or s3://bucket/prefix",
 		"file://mnt/backup":                "the path must be absolute, with three slashes",
-		"file:///mnt?x=1":                  "a directory takes no parameters",
-		"file:///mnt#1":                    "write %23 for a # in a path",
+		"file:///mnt/?x=1#%zz":             "",
+		"s3://bucket/a#1":                  "write %23 for a # in a prefix",
 		"s3:///prefix":                     "no bucket",
 		"s3://bucket?endpiont=http://x":    `unknown parameter "endpiont"; known are endpoint, path_style, region`,
 		"s3://bucket?endpoint=localhost:1": "is no URL like https://host:port",
@@ -134,7 +134,7 @@ func TestCheck(t *testing.T) {
 		"s3://key:secret@bucket":           "credentials do not belong into the URL",
 		"gs://bucket":                      "write file:///absolute/path or s3://bucket/prefix",
 		"s3://bucket?region=a&region=b":    "parameter region needs exactly one value",
-		"s3://bucket/\x00":                 "not a URL",
+		"s3://bucket/\x00":                 "write file:///absolute/path or s3:",
 	} {
 		err := store.Check(location)
 		if got := errorText(err); (want == "") != (err == nil) || !strings.Contains(got, want) {
