@@ -23,6 +23,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"mainstay/admin"
+	"mainstay/backup"
+	"mainstay/engine"
 	"mainstay/topology"
 )
 
@@ -150,6 +152,8 @@ func exitCode(err error) int {
 		case admin.CodeRefused:
 			return ExitRefused
 		}
+	case errors.Is(err, engine.ErrHeld), errors.Is(err, backup.ErrOccupied):
+		return ExitRefused
 	case errors.Is(err, context.DeadlineExceeded):
 		return ExitTimeout
 	}

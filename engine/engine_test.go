@@ -426,7 +426,7 @@ func TestStateDirIsHeldByOne(t *testing.T) {
 		first.mustRun()
 		err := newPlant(t, stateDir, web2).run()
 		want := fmt.Sprintf("lock state directory %s: another Mainstay holds it (pid %d)", stateDir, os.Getpid())
-		if err == nil || err.Error() != want {
+		if !errors.Is(err, ErrHeld) || err.Error() != want {
 			t.Errorf("Run of the second: %v, want %s", err, want)
 		}
 		first.stop()

@@ -10,8 +10,11 @@ import (
 	"syscall"
 )
 
+// ErrHeld is in the error of Run when another Mainstay holds the state directory.
+var ErrHeld = errors.New("another Mainstay holds it")
+
 // lockStateDir creates dir if need be and holds it until the file returned is closed, or this process ends in
-// whatever way. It fails at once if another Mainstay holds it.
+// whatever way. It fails at once with [ErrHeld] if another Mainstay holds it.
 func lockStateDir(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create state directory: %w", err)
@@ -23,7 +26,7 @@ func lockStateDir(dir string) (*os.File, error) {
 	switch err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); {
 	case errors.Is(err, syscall.EWOULDBLOCK):
 		defer f.Close()
-		return nil, fmt.Errorf("lock state directory %s: another Mainstay holds it (pid %s)", dir, holder(f))
+		return nil, fmt.Errorf("lock state directory %s: %w (pid %s)", dir, ErrHeld, holder(f))
 	case err != nil:
 		f.Close()
 		return nil, fmt.Errorf("lock state directory %s: %w", dir, err)
