@@ -345,6 +345,23 @@ func TestBadRequests(t *testing.T) {
 	}
 }
 
+// TestBodyThatNeverComes has a bad request answered although the rest of its body is still to come.
+func TestBodyThatNeverComes(t *testing.T) {
+	h := newHouse(t)
+	h.open(t)
+	conn, err := net.Dial("unix", h.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	io.WriteString(conn, "POST /v1/stop HTTP/1.1\r\nHost: mainstay\r\nContent-Length: 100\r\n\r\n{web")
+	answer, err := io.ReadAll(conn)
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 400 ") {
+		t.Errorf("%q, %v", answer, err)
+	}
+}
+
 func TestLogs(t *testing.T) {
 	lines := []supervisor.LogLine{
 		{Instance: "web/1", Stream: "stdout", Text: "one"},

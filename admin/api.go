@@ -226,13 +226,30 @@ const (
 	bodyTime  = 5 * time.Second // for the whole of a body to arrive
 )
 
+// limited gives each request's body a time in which it must arrive, also that of a request that has no use for one.
+func limited(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Body != http.NoBody {
+			http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
 // decode reads the request's body into v. No body is as good as an empty object; fields that v does not
 // have are refused.
 func decode(w http.ResponseWriter, r *http.Request, v any) error {
-	control := http.NewResponseController(w)
-	control.SetReadDeadline(time.Now().Add(bodyTime))
-	defer control.SetReadDeadline(time.Time{})
+	err := decodeBody(w, r, v)
+	if err != nil {
+		// net/http would wait for what may be left of the body before it sends the answer.
+		w.Header().Set("Connection", "close")
+		return err
+	}
+	http.NewResponseController(w).SetReadDeadline(time.Time{}) // which would end the request
+	return nil
+}
 
+func decodeBody(w http.ResponseWriter, r *http.Request, v any) error {
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, bodyLimit))
 	d.DisallowUnknownFields()
 	err := d.Decode(v)

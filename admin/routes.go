@@ -47,5 +47,5 @@ func newAPI(admin *Admin, eng Engine) http.Handler {
 	mux.Handle("/", answer(func(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, newError(CodeNotFound, "no route %s", r.URL.Path)
 	}))
-	return mux
+	return limited(mux)
 }
