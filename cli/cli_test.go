@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -176,6 +178,32 @@ func TestExitCodes(t *testing.T) {
 		if got := exitCode(test.err); got != test.want {
 			t.Errorf("exitCode(%v) = %d, want %d", test.err, got, test.want)
 		}
+	}
+}
+
+// TestFullDisk has output that nobody sees not pass for success.
+func TestFullDisk(t *testing.T) {
+	example := []byte("version: 1\nname: shop\n")
+	t.Chdir(t.TempDir())
+	for _, args := range [][]string{{"validate"}, {"validate", "-o", "json"}, {"version"}, {"schema"}} {
+		full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+		if err != nil {
+			t.Skip("there is no /dev/full here")
+		}
+		var said bytes.Buffer
+		code := Main(args, Streams{Out: full, Err: &said}, example)
+		if code != ExitFailed || !strings.Contains(said.String(), "no space left on device") {
+			t.Errorf("%q: exit %d, %s", args, code, said.String())
+		}
+		full.Close()
+	}
+}
+
+func TestWaitWithoutTime(t *testing.T) {
+	w := waitFlags{wait: true, timeout: -time.Second}
+	err := w.await(t.Context(), admin.NewClient("/nowhere"))
+	if exitCode(err) != ExitTimeout || err.Error() != "not ready after -1s" {
+		t.Errorf("exit %d, %v", exitCode(err), err)
 	}
 }
 

@@ -16,8 +16,27 @@ func (c *cli) givesOutput(command *cobra.Command) {
 		if c.output != "table" && c.output != "json" {
 			return fail(ExitUsage, "--output %s: want table or json", c.output)
 		}
-		return run(command, args)
+		out := &output{Writer: c.Out}
+		c.Out = out
+		if err := run(command, args); err != nil {
+			return err
+		}
+		return out.err
 	}
+}
+
+// An output remembers that something could not be written, on a full disk say.
+type output struct {
+	io.Writer
+	err error // the first
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.Writer.Write(p)
+	if o.err == nil {
+		o.err = err
+	}
+	return n, err
 }
 
 // json reports whether the command is to print JSON.

@@ -59,6 +59,9 @@ func (t *table) line(w io.Writer, widths []int, cells []string) {
 
 // isTerminal reports whether w is a terminal.
 func isTerminal(w io.Writer) bool {
+	if o, ok := w.(*output); ok {
+		w = o.Writer
+	}
 	file, ok := w.(*os.File)
 	if !ok {
 		return false

@@ -37,8 +37,11 @@ func (w *waitFlags) await(ctx context.Context, client *admin.Client, names ...st
 	var waiting []string
 	for {
 		status, err := client.Status(ctx)
-		if ctx.Err() != nil && waiting != nil {
+		if ctx.Err() != nil && len(waiting) > 0 {
 			return fail(ExitTimeout, "not ready after %s: %s", w.timeout, strings.Join(waiting, "; "))
+		}
+		if ctx.Err() != nil {
+			return fail(ExitTimeout, "not ready after %s", w.timeout)
 		}
 		if err != nil {
 			return err
