@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -101,6 +102,39 @@ func TestPublishErrors(t *testing.T) {
 	}
 	if n, err := io.Copy(io.Discard, conn); n != 0 {
 		t.Errorf("%d bytes were published to no subscription; error %v", n, err)
+	}
+}
+
+// Messages sent after the other side has closed its end may have reached nobody.
+func TestPublishToOneThatLeft(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	done := make(chan error)
+	go func() {
+		done <- Publish(ctx, "tcp://"+l.Addr().String(), func() ([][]byte, error) { return [][]byte{{1}}, nil })
+	}()
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	h := zmtp.Accepting(zmtp.SUB)
+	if err := h.Run(conn); err != nil {
+		t.Fatal(err)
+	}
+	conn.Write(zmtp.AppendSubscribe(nil, h.Peer(), nil))
+	if _, err := conn.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	conn.(*net.TCPConn).CloseWrite()
+	go io.Copy(io.Discard, conn)
+	if err := <-done; !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("ended with %v", err)
 	}
 }
 

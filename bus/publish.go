@@ -31,7 +31,14 @@ func Publish(ctx context.Context, endpoint string, next func() ([][]byte, error)
 	}()
 	select {
 	case <-subscribed:
-		err = publish(conn, next)
+		err = publish(conn, next, func() error {
+			select {
+			case <-gone:
+				return unexpected(lost)
+			default:
+				return nil
+			}
+		})
 	case <-gone:
 		err = fmt.Errorf("wait for a subscription: %w", lost)
 	}
@@ -53,12 +60,19 @@ func Publish(ctx context.Context, endpoint string, next func() ([][]byte, error)
 	return err
 }
 
-// publish sends what next returns, until that is nil.
-func publish(conn *zmtp.Conn, next func() ([][]byte, error)) error {
+// publish sends what next returns, until that is nil. Once the other side has left, for which left returns the
+// reason, what is sent may reach nobody.
+func publish(conn *zmtp.Conn, next func() ([][]byte, error), left func() error) error {
 	for {
 		frames, err := next()
-		if err != nil || frames == nil {
+		if err != nil {
 			return err
+		}
+		if err := left(); err != nil {
+			return fmt.Errorf("publish message: connection lost: %w", err)
+		}
+		if frames == nil {
+			return nil
 		}
 		if len(frames) == 0 {
 			return errors.New("publish message: it has no frames")
@@ -67,6 +81,14 @@ func publish(conn *zmtp.Conn, next func() ([][]byte, error)) error {
 			return fmt.Errorf("publish message: %w", err)
 		}
 	}
+}
+
+// unexpected returns err, an io.EOF as the io.ErrUnexpectedEOF that it is where the other side should have stayed.
+func unexpected(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // hear receives until the connection ends, closing subscribed at the first subscription.
