@@ -152,6 +152,9 @@ func (j *job) miss(why string) {
 	j.status.Missed++
 }
 
+// cancelled tells whether a run ended because nobody wanted it any more.
+func cancelled(err error) bool { return errors.Is(err, errRemoved) || errors.Is(err, context.Canceled) }
+
 // now runs the job once its turn has come.
 func (j *job) now(ctx context.Context) (*Snapshot, error) {
 	j.mu.Lock()
@@ -196,7 +199,11 @@ func (j *job) run(ctx context.Context) (*Snapshot, error) {
 		j.status.State, j.status.Reason = stateFailed, err.Error()
 		j.status.Failures++
 		j.metrics.ran(j.name, err, nil, took)
-		j.log.Error("backup failed", "error", err, "took", took)
+		if cancelled(err) {
+			j.log.Warn("backup cancelled", "reason", err, "took", took)
+		} else {
+			j.log.Error("backup failed", "error", err, "took", took)
+		}
 		return nil, err
 	}
 	j.status.Newest = snapshot

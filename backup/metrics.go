@@ -1,8 +1,6 @@
 package backup
 
 import (
-	"context"
-	"errors"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -37,7 +35,7 @@ func newMetrics(reg prometheus.Registerer, b *Backup) *metrics {
 func (m *metrics) ran(name string, err error, s *Snapshot, took time.Duration) {
 	result := "success"
 	switch {
-	case errors.Is(err, errRemoved), errors.Is(err, context.Canceled):
+	case cancelled(err):
 		result = "cancelled"
 	case err != nil:
 		result = "failure"

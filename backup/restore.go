@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -35,7 +36,7 @@ type Restored struct {
 // renamed into place, so that the target is either untouched or whole. An empty directory in the place is no obstacle;
 // anything else is [ErrOccupied], without Force. Of several paths, either all are put in place or none.
 //
-// "latest" is the newest snapshot of spec's paths, or of all if spec names none.
+// "latest" is the newest snapshot that the backup named by spec has taken, or anyone of the same paths; of all if spec has no paths.
 func Restore(ctx context.Context, log *slog.Logger, spec topology.Backup, req RestoreRequest) (*Restored, error) {
 	r, err := open(ctx, log, spec)
 	if err != nil {
@@ -84,10 +85,11 @@ func find(ctx context.Context, r *repository, spec topology.Backup, which string
 	if which == "latest" && len(spec.Paths) > 0 {
 		paths := slices.Sorted(slices.Values(spec.Paths))
 		all = slices.DeleteFunc(all, func(s *restic.Snapshot) bool {
-			return !slices.Equal(paths, slices.Sorted(slices.Values(s.Paths)))
+			tagged := spec.Name != "" && slices.Contains(s.Tags, nameTag(spec.Name))
+			return !tagged && !slices.Equal(paths, slices.Sorted(slices.Values(s.Paths)))
 		})
 		if len(all) == 0 {
-			return nil, fmt.Errorf("find latest snapshot of %v: %w", spec.Paths, restic.ErrNoSnapshot)
+			return nil, fmt.Errorf("find latest snapshot of %s: %w", strings.Join(spec.Paths, ", "), restic.ErrNoSnapshot)
 		}
 	}
 	return restic.Find(all, which)

@@ -249,15 +249,21 @@ func TestLatestIsOfTheBackupsOwnPaths(t *testing.T) {
 	mine := mustTake(t, spec)
 	other := spec
 	other.Name, other.Paths = "other", []string{filepath.Join(spec.Paths[0], "deep")}
-	mustTake(t, other)
-	for want, spec := range map[string]topology.Backup{mine.ID: spec} {
+	newest := mustTake(t, other)
+	unnamed, everything := spec, spec
+	unnamed.Name = ""
+	everything.Paths = nil
+	for _, c := range []struct {
+		spec topology.Backup
+		want *Snapshot
+	}{{spec, mine}, {unnamed, mine}, {other, newest}, {everything, newest}} {
 		target := filepath.Join(t.TempDir(), "target")
-		restored, err := Restore(t.Context(), quiet(t), spec, RestoreRequest{Snapshot: "latest", Target: target})
-		if err != nil || restored.Snapshot != want {
-			t.Errorf("latest of %q: %+v, %v", spec.Paths, restored, err)
+		restored, err := Restore(t.Context(), quiet(t), c.spec, RestoreRequest{Snapshot: "latest", Target: target})
+		if err != nil || restored.Snapshot != c.want.ID {
+			t.Errorf("latest of %s %q: %+v, %v", c.spec.Name, c.spec.Paths, restored, err)
 		}
 	}
-	spec.Paths = []string{"/elsewhere"}
+	spec.Name, spec.Paths = "", []string{"/elsewhere"}
 	if _, err := Restore(t.Context(), quiet(t), spec, RestoreRequest{Snapshot: "latest"}); err == nil || !strings.Contains(err.Error(), "no such snapshot") {
 		t.Errorf("latest of paths that were never stored: %v", err)
 	}

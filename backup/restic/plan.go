@@ -217,8 +217,9 @@ type filter struct {
 
 func newFilter(include []string) *filter {
 	f := &filter{seen: make([]bool, len(include))}
-	for _, p := range include {
+	for i, p := range include {
 		f.paths = append(f.paths, path.Clean("/"+p))
+		f.seen[i] = f.paths[i] == "/"
 	}
 	return f
 }

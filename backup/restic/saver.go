@@ -40,10 +40,9 @@ type saver struct {
 	unindexed  []indexPack
 	blobs      int // of unindexed
 	indexed    time.Time
-	addedBlobs [2]int64  // by type
-	addedPlain uint64    // bytes
-	addedBytes uint64    // sealed
-	packs      [2]uint64 // by type
+	addedBlobs [2]int64 // by type
+	addedPlain uint64   // bytes
+	addedBytes uint64   // sealed
 }
 
 // newSaver returns a saver and the context, derived from ctx, that is done when it cannot store.
@@ -125,7 +124,6 @@ func (s *saver) upload(t BlobType, p *pack) error {
 		s.index.add(stored)
 
 		s.mu.Lock()
-		s.packs[t]++
 		if cap(p.data) <= packSize {
 			s.free = append(s.free, p.data)
 		}
