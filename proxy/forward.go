@@ -151,6 +151,7 @@ func (x *exchange) failure(ctx context.Context, t *tracer, err error) *failure {
 		sent:       t.sent(),
 		idempotent: idempotent(x.r.Method, len(x.r.Header["Idempotency-Key"]) > 0),
 		replayable: x.body.replayable(),
+		blameless:  errors.Is(err, errBodySpent),
 	}
 	var dial dialError
 	switch why, ended := context.Cause(ctx).(reason); {

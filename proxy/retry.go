@@ -15,6 +15,8 @@ type failure struct {
 	idempotent bool
 	// replayable says that all of the request is still there to be sent again.
 	replayable bool
+	// blameless says that the instance was not at fault, whatever the reason.
+	blameless bool
 }
 
 // retryOn returns the condition under which the failed attempt may be followed by one at another instance.
@@ -35,6 +37,9 @@ func (f failure) retryOn() (topology.RetryCondition, bool) {
 
 // verdict tells what a failed attempt says about the instance.
 func (f *failure) verdict() verdict {
+	if f.blameless {
+		return verdictNone
+	}
 	switch f.reason {
 	case reasonClientAbort, reasonTimeoutBody, reasonBadRequest, reasonDrained, reasonShutdown:
 		return verdictNone
