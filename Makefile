@@ -19,7 +19,7 @@ peers:
 	testdata/peers/install
 
 test: peers
-	go test -race -timeout 9m ./...
+	go test -race -timeout 5m ./...
 
 lint:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
