@@ -72,7 +72,7 @@ func (a *archiver) walkDirectory(ctx context.Context, path string, d *directory)
 		}
 		entry := filepath.Join(path, name)
 		var st unix.Stat_t
-		if err := unix.Lstat(entry, &st); err != nil {
+		if err = unix.Lstat(entry, &st); err != nil {
 			a.miss(entry, err)
 			err = a.done(ctx, d)
 		} else {
