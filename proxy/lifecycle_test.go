@@ -314,7 +314,7 @@ func TestWebSocketSurvivesReload(t *testing.T) {
 
 func TestWebSocketRefusedIsOrdinary(t *testing.T) {
 	r := newRig(t)
-	r.instance("web", "web/1", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", 403) })
+	r.instance("web", "web/1", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusForbidden) })
 	_, res, err := websocket.Dial(t.Context(), "ws://"+r.address(), &websocket.DialOptions{HTTPClient: r.client})
 	if err == nil || res.StatusCode != 403 {
 		t.Errorf("got %v, %v", res, err)
