@@ -349,3 +349,21 @@ func TestLockIsLostWhenItCannotBeRefreshed(t *testing.T) {
 		l.release(t.Context())
 	})
 }
+
+// Some files say that they are regular and make a reader wait for what will happen.
+func TestFileThatIsWaitedFor(t *testing.T) {
+	const path = "/proc/kmsg"
+	if f, err := os.Open(path); err != nil {
+		t.Skipf("no file to wait for: %v", err)
+	} else {
+		f.Close()
+	}
+	r, _ := newRepo(t)
+	s, err := r.Backup(t.Context(), BackupRequest{Paths: []string{path}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Unreadable) != 1 || !strings.HasPrefix(s.Unreadable[0], path+": ") {
+		t.Errorf("unreadable: %q", s.Unreadable)
+	}
+}

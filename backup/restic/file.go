@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -97,8 +98,10 @@ func (a *archiver) saveChunks(ctx context.Context) error {
 
 var errChanged = errors.New("changed while it was read")
 
-// readAttempts is how often a file is read that changes meanwhile.
-const readAttempts = 3
+const (
+	readAttempts = 3               // how often a file is read that changes meanwhile
+	readPatience = 2 * time.Second // for all of a file that can make its reader wait
+)
 
 // readFile reads a file, and again if it changes meanwhile. Only a done ctx is an error.
 func (a *archiver) readFile(ctx context.Context, reader *chunkReader, f *file) error {
@@ -132,6 +135,8 @@ func (a *archiver) readOnce(ctx context.Context, reader *chunkReader, f *file) (
 		return nil, nil, err
 	}
 	defer file.Close()
+	// Files that lie on a disk know no deadline. Some in /proc say that they are regular and make a reader wait for what will happen.
+	_ = file.SetReadDeadline(time.Now().Add(readPatience))
 	var before, after unix.Stat_t
 	if err := unix.Fstat(int(file.Fd()), &before); err != nil {
 		return nil, nil, err
