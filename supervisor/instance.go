@@ -58,6 +58,7 @@ type life struct {
 	launched time.Time // when the first process was started; zero: not yet
 	readied  time.Time // when it last became ready; zero: not yet
 	failures int       // processes that could not be started, or ended other than by being told to
+	failure  string    // why the last of them did
 }
 
 // ending is how a process came to its end, or why there was none.
@@ -202,7 +203,7 @@ func (i *instance) run() {
 		delay := pause.next(restart.Backoff, end.ran)
 		again := time.Now().Add(delay)
 		i.log.Warn("instance waits for its restart", "why", end.why, "delay", delay.Round(time.Millisecond))
-		i.update(func(l *life) { l.failures++ })
+		i.update(func(l *life) { l.failures, l.failure = l.failures+1, end.why })
 		i.move(StateWaiting, fmt.Sprintf("%s; the next start is in %s", end.why, delay.Round(time.Millisecond)))
 		i.leave(p, delay)
 		if !wait(i.told, time.Until(again)) {

@@ -89,7 +89,7 @@ func (s *service) try(p *place, now time.Time) (look time.Duration) {
 	case l.state == StateFailed:
 		s.fail(p, l.reason)
 	case l.failures >= triesOnTrial:
-		s.fail(p, fmt.Sprintf("it ended %d times: %s", l.failures, l.reason))
+		s.fail(p, fmt.Sprintf("it ended %d times: %s", l.failures, l.failure))
 	case rule.Deadline <= 0 || l.launched.IsZero():
 	case now.Sub(l.launched) >= rule.Deadline:
 		s.fail(p, fmt.Sprintf("not ready after %s: %s", rule.Deadline, p.next.complaint()))
