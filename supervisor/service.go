@@ -33,6 +33,7 @@ type service struct {
 	mu    sync.Mutex
 	inbox *version // the newest specification, until the goroutine takes it
 	last  topology.Service
+	given int // specifications that were handed over; view says how many of them it has seen
 	view  view
 	ended bool // it is to stop for good
 
@@ -65,6 +66,7 @@ func startService(site *site, stateDir string, v version) *service {
 	}
 	s.force, s.kill = context.WithCancel(context.Background())
 	s.apply(v)
+	s.view.seen = s.given // there is nothing that could still be otherwise
 	go s.run()
 	return s
 }
@@ -85,6 +87,7 @@ func (s *service) apply(v version) {
 	}
 	s.last = v.spec
 	s.inbox = &v
+	s.given++
 	s.stir()
 }
 
@@ -114,6 +117,10 @@ func (s *service) stir() {
 func (s *service) status() ServiceStatus {
 	s.mu.Lock()
 	v := s.view
+	if v.seen != s.given {
+		// Who has just changed something must not be told that all is as it should be.
+		v.desired, v.updating, v.givenUp = desired(s.last), true, ""
+	}
 	s.mu.Unlock()
 	statuses := func(list []*instance) []InstanceStatus {
 		all := make([]InstanceStatus, 0, len(list))
@@ -133,7 +140,7 @@ func (s *service) run() {
 	defer s.site.board.remove(s.name)
 	for {
 		s.mu.Lock()
-		next, ended := s.inbox, s.ended
+		next, ended, seen := s.inbox, s.ended, s.given
 		s.inbox = nil
 		s.mu.Unlock()
 		if next != nil {
@@ -143,7 +150,7 @@ func (s *service) run() {
 			s.want.Stopped = true
 		}
 		look := s.reconcile(time.Now())
-		s.publish()
+		s.publish(seen)
 		if ended && len(s.places) == 0 {
 			return
 		}
@@ -371,9 +378,9 @@ func (s *service) giveUp(why string) {
 	s.log.Error("service update given up", "generation", failed.generation, "why", why)
 }
 
-// publish shows others what has become of the service.
-func (s *service) publish() {
-	v := view{desired: desired(s.shape()), updating: s.updating, givenUp: s.givenUp}
+// publish shows others what has become of the service, of which so many specifications have been seen.
+func (s *service) publish(seen int) {
+	v := view{seen: seen, desired: desired(s.shape()), updating: s.updating, givenUp: s.givenUp}
 	f := fact{problem: s.givenUp, of: s.taken}
 	completed := 0
 	for _, p := range s.sorted() {

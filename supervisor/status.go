@@ -94,6 +94,7 @@ func (s *Supervisor) Status() []ServiceStatus {
 
 // A view is what a service shows of itself beside its instances.
 type view struct {
+	seen     int // specifications that it takes into account
 	desired  int
 	lapsed   bool   // an instance that was ready is not
 	updating bool   // instances are being replaced
