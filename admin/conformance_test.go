@@ -18,7 +18,7 @@ func TestConformance(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	free := freeAddresses(t, 2)
+	free := enginetest.FreeAddresses(t, 2)
 	at := func(address string) *topology.Topology {
 		return &topology.Topology{Metrics: topology.Metrics{Address: address}}
 	}
@@ -32,30 +32,6 @@ func TestConformance(t *testing.T) {
 		Refused:  at(taken.Addr().String()),
 		Observe:  func(a *Admin) any { return a.metrics.bound() },
 		Identify: func(a *Admin) any { return map[string]string{"metrics": fmt.Sprintf("%p", a.metrics)} },
-		Released: func() error {
-			for _, address := range free {
-				l, err := net.Listen("tcp", address)
-				if err != nil {
-					return err
-				}
-				l.Close()
-			}
-			return nil
-		},
+		Released: enginetest.Bindable(free...),
 	})
-}
-
-// freeAddresses returns n addresses that nothing listens on.
-func freeAddresses(t *testing.T, n int) []string {
-	t.Helper()
-	var addresses []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close() // after all are had, so that they differ
-		addresses = append(addresses, l.Addr().String())
-	}
-	return addresses
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"strings"
 	"testing"
 
 	"mainstay/engine/enginetest"
@@ -17,7 +16,8 @@ func TestConformance(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	free := freeEndpoints(t, 8)
+	addresses := enginetest.FreeAddresses(t, 8)
+	free := endpointsAt(addresses)
 	relay := func(name, publishers, subscribers string) topology.Relay {
 		return topology.Relay{
 			Name: name, Publishers: publishers, Subscribers: subscribers,
@@ -58,30 +58,20 @@ func TestConformance(t *testing.T) {
 			}
 			return things
 		},
-		Released: func() error {
-			for _, endpoint := range free {
-				l, err := net.Listen("tcp", strings.TrimPrefix(endpoint, "tcp://"))
-				if err != nil {
-					return err
-				}
-				l.Close()
-			}
-			return nil
-		},
+		Released: enginetest.Bindable(addresses...),
 	})
 }
 
 // freeEndpoints returns n endpoints that nothing listens on.
 func freeEndpoints(t *testing.T, n int) []string {
 	t.Helper()
+	return endpointsAt(enginetest.FreeAddresses(t, n))
+}
+
+func endpointsAt(addresses []string) []string {
 	var endpoints []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close() // after all are had, so that they differ
-		endpoints = append(endpoints, "tcp://"+l.Addr().String())
+	for _, address := range addresses {
+		endpoints = append(endpoints, "tcp://"+address)
 	}
 	return endpoints
 }

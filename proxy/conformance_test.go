@@ -16,7 +16,7 @@ func TestConformance(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	free := freeAddresses(t, 4)
+	free := enginetest.FreeAddresses(t, 4)
 	stateDir := t.TempDir()
 	of := func(listeners map[string]string, routes ...topology.Route) *topology.Topology {
 		t := &topology.Topology{StateDir: stateDir}
@@ -52,30 +52,6 @@ func TestConformance(t *testing.T) {
 			}
 			return things
 		},
-		Released: func() error {
-			for _, address := range free {
-				l, err := net.Listen("tcp", address)
-				if err != nil {
-					return err
-				}
-				l.Close()
-			}
-			return nil
-		},
+		Released: enginetest.Bindable(free...),
 	})
-}
-
-// freeAddresses returns n addresses that nothing listens on.
-func freeAddresses(t *testing.T, n int) []string {
-	t.Helper()
-	var addresses []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close() // after all are had, so that they differ
-		addresses = append(addresses, l.Addr().String())
-	}
-	return addresses
 }
