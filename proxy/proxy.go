@@ -230,3 +230,6 @@ func (p *Proxy) Admit(i topology.Instance) { p.pool(i.Service).admit(i) }
 func (p *Proxy) Drain(ctx context.Context, i topology.Instance) error {
 	return p.pool(i.Service).drain(ctx, i.ID)
 }
+
+// Traffic implements the supervisor's Router: what was seen of the requests to the instance.
+func (p *Proxy) Traffic(i topology.Instance) topology.Traffic { return topology.Traffic{} }

@@ -134,3 +134,5 @@ type open struct{}
 
 func (open) Admit(topology.Instance)                        {}
 func (open) Drain(context.Context, topology.Instance) error { return nil }
+
+func (open) Traffic(topology.Instance) topology.Traffic { return topology.Traffic{} }

@@ -137,6 +137,8 @@ type noRouter struct{}
 func (noRouter) Admit(topology.Instance)                              {}
 func (noRouter) Drain(ctx context.Context, _ topology.Instance) error { return ctx.Err() }
 
+func (noRouter) Traffic(topology.Instance) topology.Traffic { return topology.Traffic{} }
+
 func newFleet(t *testing.T) *fleet {
 	t.Helper()
 	f := &fleet{t: t, state: t.TempDir(), Supervisor: New(slog.New(slog.DiscardHandler), nil, noRouter{})}

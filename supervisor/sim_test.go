@@ -285,6 +285,9 @@ func (s *simulation) Drain(ctx context.Context, i topology.Instance) error {
 	return nil
 }
 
+// Traffic implements Router.
+func (s *simulation) Traffic(topology.Instance) topology.Traffic { return topology.Traffic{} }
+
 func (p *simulated) pid() int                { return p.id }
 func (p *simulated) exited() <-chan struct{} { return p.gone }
 func (p *simulated) exit() exit              { return p.ended }

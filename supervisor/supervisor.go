@@ -37,13 +37,17 @@ import (
 // may receive them and when it must not; *proxy.Proxy is one. Both are safe for
 // concurrent use.
 type Router interface {
-	// Admit lets requests for the instance's service go to it. It does not block.
+	// Admit lets requests for the instance's service go to it. It does not block. An instance that is admitted again with
+	// another weight goes on with that.
 	Admit(i topology.Instance)
 
 	// Drain sends no more requests to the instance and returns nil when the last one has
 	// finished, or ctx's error when ctx is done first. An instance that was
 	// never admitted is drained at once.
 	Drain(ctx context.Context, i topology.Instance) error
+
+	// Traffic returns what was seen of the requests to the instance; nothing of one that was never admitted or is forgotten.
+	Traffic(i topology.Instance) topology.Traffic
 }
 
 // A Supervisor keeps the processes of a topology running.

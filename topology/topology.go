@@ -37,6 +37,13 @@ type Topology struct {
 	Backups  map[string]Backup // by name
 	Metrics  Metrics
 	Admin    Admin
+	Logs     Logs
+	// OnExit is what becomes of the services when Mainstay is stopped.
+	OnExit OnExit
+
+	// Read are the other files that were read for it, absolute and sorted: secrets, environment files, certificates.
+	// A change of one of them is a change of the topology. It is no part of any comparison.
+	Read []string
 }
 
 // Empty is the topology in which nothing runs. Applying it stops everything.
@@ -46,6 +53,8 @@ var Empty = &Topology{}
 // instances that run elsewhere and are only probed and balanced.
 type Service struct {
 	Name string
+	// Description is for people.
+	Description string
 	// Command is the argv of each instance, with per-instance placeholders
 	// ({address} {host} {port} {replica} {service}) still in it. Empty if External is set.
 	// A first word "mainstay" without a slash means the running binary.
@@ -58,6 +67,8 @@ type Service struct {
 	Directory   string          // working directory, absolute
 	User, Group string          // names or ids; empty is Mainstay's own
 	Port        Port
+	Listen      Listen
+	Limits      Limits
 	Probes      Probes
 	Restart     Restart
 	DependsOn   map[string]Condition // by service name
@@ -66,6 +77,10 @@ type Service struct {
 	// StopGracePeriod bounds both waits of a stop: for the requests in flight to
 	// finish, and then, after StopSignal, for the process to exit before SIGKILL.
 	StopGracePeriod time.Duration
+	// Schedule makes the service a job, which runs and ends; nil: it is none.
+	Schedule        *Schedule
+	WhenUnavailable WhenUnavailable
+	Output          Output
 
 	// Stopped and Epoch are never in the file; the engine's overrides set them.
 	// Stopped keeps the service at no instances; another Epoch means that every
@@ -125,6 +140,89 @@ type Upstream struct {
 	Weight  int    // share of the load relative to its siblings, at least 1
 }
 
+// Listen says who opens the socket that an instance listens on.
+type Listen string
+
+const (
+	ListenPort Listen = "port" // the instance
+	// ListenFD is Mainstay: the instance is given the listening socket as descriptor 3, with LISTEN_FDS and LISTEN_PID
+	// as sd_listen_fds(3) has them.
+	ListenFD Listen = "fd"
+)
+
+// Limits are what one instance may use. What is 0 is not limited by Mainstay.
+type Limits struct {
+	Memory    int64   // bytes (cgroup v2 memory.max)
+	CPUs      float64 // cores (cgroup v2 cpu.max)
+	Processes int     // processes and threads (cgroup v2 pids.max)
+	OpenFiles int     // descriptors of each process (RLIMIT_NOFILE, soft and hard)
+}
+
+// A Schedule says when a job runs.
+type Schedule struct {
+	Cron     string         // five fields
+	Location *time.Location // in whose time the fields are; never nil
+	Overlap  Overlap        // what happens if a run is due while one is under way
+	Missed   Missed         // what happens about runs that were due while Mainstay was not running
+	Timeout  time.Duration  // of one run, which is then stopped and has failed; 0: none
+}
+
+type Overlap string
+
+const (
+	OverlapSkip    Overlap = "skip"    // the one that is due does not run
+	OverlapQueue   Overlap = "queue"   // it runs afterwards, once however many were due
+	OverlapReplace Overlap = "replace" // the one under way is stopped
+)
+
+type Missed string
+
+const (
+	MissedSkip Missed = "skip"
+	MissedOnce Missed = "once" // one run, however many were missed
+)
+
+// WhenUnavailable is what clients see while no instance of a service can take a request: it is held, then answered by
+// Fallback or with Response, else with 503.
+type WhenUnavailable struct {
+	Hold     Hold
+	Fallback string    // a service; empty: none
+	Response *Response // nil: none. Never beside a Fallback.
+}
+
+// A Hold bounds the requests that wait for an instance.
+type Hold struct {
+	For      time.Duration // each; 0: none is held
+	Requests int           // at once
+	Bytes    int64         // of memory that all of them take up
+}
+
+// A Response is a fixed answer.
+type Response struct {
+	Status      int
+	ContentType string
+	Body        string
+}
+
+// Output bounds what is kept of what one instance prints.
+type Output struct {
+	MaxSize  int64 // bytes of a file
+	MaxFiles int   // including the one that is written to
+}
+
+// Logs bounds all files below StateDir/logs.
+type Logs struct {
+	MaxTotal int64 // bytes
+}
+
+// OnExit says what becomes of the services when Mainstay is stopped.
+type OnExit string
+
+const (
+	OnExitStop OnExit = "stop"
+	OnExitKeep OnExit = "keep" // they run on, and the next start takes them over
+)
+
 // Probes tell how an instance is doing, with the meaning Kubernetes gives them: startup
 // holds the others back until it first succeeds and restarts the instance when it gives up;
 // readiness decides only whether requests are sent; liveness restarts.
@@ -134,11 +232,15 @@ type Probes struct {
 	Liveness  *Probe // nil: none
 }
 
-// A Probe is one periodic check. Exactly one of HTTPGet, TCP and Exec is set.
+// A Probe is one periodic check. Exactly one of HTTPGet, TCP, Exec, GRPC and Notify is set.
 type Probe struct {
 	HTTPGet *HTTPGet
 	TCP     string // host:port to connect to; placeholders {address} {host} {port} still in it
 	Exec    []Text // argv; exit status 0 is success; placeholders still in it
+	GRPC    *GRPC
+	// Notify leaves it to the instance to tell, as sd_notify(3) has it: readiness and startup with READY=1, liveness with
+	// WATCHDOG=1 in each Period.
+	Notify bool
 
 	InitialDelay     time.Duration // before the first try
 	Period           time.Duration // between the starts of tries
@@ -152,6 +254,12 @@ type HTTPGet struct {
 	Address string // host:port; "{address}" unless the file says another
 	Path    string
 	Host    string // Host header; empty is the address
+}
+
+// GRPC succeeds when grpc.health.v1.Health/Check at Address says SERVING of Service.
+type GRPC struct {
+	Address string // host:port; "{address}" unless the file says another
+	Service string // empty: the server as a whole
 }
 
 // Restart says what follows when an instance ends by itself.
@@ -189,6 +297,28 @@ type Update struct {
 	Parallelism int           // instances replaced at once, at least 1
 	MinReady    time.Duration // how long a new instance must stay ready before the old one is drained
 	Deadline    time.Duration // a new instance not ready by then is given up
+	// FailureAction is what follows when a new instance is given up.
+	FailureAction FailureAction
+	Canary        *Canary // nil: none
+}
+
+type FailureAction string
+
+const (
+	FailureRollback FailureAction = "rollback" // the old instances stay, those replaced already come back
+	FailurePause    FailureAction = "pause"    // nothing more is replaced until the service changes again
+	FailureContinue FailureAction = "continue" // the others are replaced all the same
+)
+
+// A Canary lets the first new instance of an update prove itself on a share of the requests before another is replaced.
+type Canary struct {
+	Weight   float64       // percent of the service's requests
+	Duration time.Duration // of the proof
+	// MaxErrorRatio is by how much its share of requests that end with 5xx or without an answer may exceed that of the old
+	// instances: 0.01 allows 3 % where they have 2 %.
+	MaxErrorRatio float64
+	// MaxLatencyRatio is how many times the old instances' 95th percentile of latency its own may be; 0: not judged.
+	MaxLatencyRatio float64
 }
 
 type UpdateOrder string
@@ -318,6 +448,24 @@ type Instance struct {
 	Replica int    // from 1
 	Address string // host:port
 	Weight  int    // at least 1
+}
+
+// Traffic is what was seen of the requests to one instance, since it was first admitted.
+type Traffic struct {
+	InFlight int    // now
+	Requests uint64 // that have ended, other than by the client's leaving
+	Errors   uint64 // of those: answered with 5xx, or not at all
+	// Latencies counts Requests by how long the response's header took: one bucket for each of LatencyBuckets, and one for
+	// what took longer.
+	Latencies [len(LatencyBuckets) + 1]uint64
+}
+
+// LatencyBuckets are upper bounds.
+var LatencyBuckets = [...]time.Duration{
+	500 * time.Microsecond, time.Millisecond, 2 * time.Millisecond, 3 * time.Millisecond, 5 * time.Millisecond, 7 * time.Millisecond,
+	10 * time.Millisecond, 15 * time.Millisecond, 20 * time.Millisecond, 30 * time.Millisecond, 50 * time.Millisecond, 70 * time.Millisecond,
+	100 * time.Millisecond, 150 * time.Millisecond, 200 * time.Millisecond, 300 * time.Millisecond, 500 * time.Millisecond, 700 * time.Millisecond,
+	time.Second, 1500 * time.Millisecond, 2 * time.Second, 3 * time.Second, 5 * time.Second, 7 * time.Second, 10 * time.Second, 30 * time.Second, time.Minute,
 }
 
 // Quiet returns t without listeners: the step before stopping, in which requests finish
