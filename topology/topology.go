@@ -160,11 +160,11 @@ type Limits struct {
 
 // A Schedule says when a job runs.
 type Schedule struct {
-	Cron     string         // five fields
-	Location *time.Location // in whose time the fields are; never nil
-	Overlap  Overlap        // what happens if a run is due while one is under way
-	Missed   Missed         // what happens about runs that were due while Mainstay was not running
-	Timeout  time.Duration  // of one run, which is then stopped and has failed; 0: none
+	Cron     string        // five fields
+	TimeZone string        // whose time the fields are in, a name that time.LoadLocation knows; empty: this machine's
+	Overlap  Overlap       // what happens if a run is due while one is under way
+	Missed   Missed        // what happens about runs that were due while Mainstay was not running
+	Timeout  time.Duration // of one run, which is then stopped and has failed; 0: none
 }
 
 type Overlap string
