@@ -3,6 +3,8 @@ package proxy
 import (
 	"slices"
 	"time"
+
+	"mainstay/topology"
 )
 
 // These are nginx's defaults for a server in an upstream block.
@@ -14,14 +16,55 @@ const (
 // A balance is what least connections remembers of one instance.
 type balance struct {
 	weight    int
-	effective int // weight, lowered by failures and slowly recovering
-	current   int // of the smooth weighted round-robin
+	effective int     // weight, lowered by failures and slowly recovering
+	share     float64 // of all requests, 0 to 1; 0: none of its own
+	credit    float64 // what of its share it has not had yet, in requests
+	current   int     // of the smooth weighted round-robin
 	fails     int
 	accessed  time.Time // of the last failure
 	checked   time.Time // of the last failure or the last try after one
 }
 
-func newBalance(weight int) balance { return balance{weight: weight, effective: weight} }
+func newBalance(i topology.Instance) balance {
+	return balance{weight: i.Weight, effective: i.Weight, share: i.Share / 100}
+}
+
+// reweigh gives the instance another weight and share. What failures have taken from its weight stays taken in proportion.
+func (b *balance) reweigh(i topology.Instance) {
+	b.effective = int(int64(b.effective) * int64(i.Weight) / int64(b.weight))
+	b.weight, b.share = i.Weight, i.Share/100
+	if b.share == 0 {
+		b.credit = 0
+	}
+}
+
+// pickShared chooses among instances of which some have a share: one of these as often as that says, otherwise as pick does
+// among the others. A share does not depend on what is in flight, because an idle instance with a small weight has, by
+// least connections, the least load as soon as the others have anything to do.
+func pickShared(active, tried []*upstream, now time.Time) (best *upstream, panicked bool) {
+	var rest []*upstream
+	for _, up := range active {
+		if up.share == 0 {
+			rest = append(rest, up)
+			continue
+		}
+		if len(tried) == 0 { // a request counts once, however many attempts it takes
+			up.credit = min(up.credit+up.share, 2) // not more is made up for after an ejection
+		}
+		if best == nil && up.credit >= 1 && !slices.Contains(tried, up) && !up.ejected(now) {
+			best = up
+		}
+	}
+	if best != nil {
+		best.credit--
+		best.check(now)
+		return best, false
+	}
+	if best, panicked = pick(rest, tried, now); best != nil {
+		return best, panicked
+	}
+	return pick(active, tried, now)
+}
 
 // pick chooses like nginx's least_conn (ngx_http_upstream_least_conn_module.c): the instance with the fewest requests
 // in flight for its weight; among those that tie, the next by smooth weighted round-robin, never by chance. An
@@ -41,10 +84,15 @@ func pick(active, tried []*upstream, now time.Time) (best *upstream, panicked bo
 	if best == nil {
 		return nil, false
 	}
-	if now.Sub(best.checked) > failTimeout {
-		best.checked = now
-	}
+	best.check(now)
 	return best, panicked
+}
+
+// check notes that the instance is tried. Of one that was ejected, this is the one try per failTimeout.
+func (b *balance) check(now time.Time) {
+	if now.Sub(b.checked) > failTimeout {
+		b.checked = now
+	}
 }
 
 // leastLoaded returns the instance with the least load among the usable ones, or nil.
@@ -78,7 +126,7 @@ func roundRobin(list []*upstream, eligible func(*upstream) bool) *upstream {
 		}
 		up.current += up.effective
 		total += up.effective
-		up.effective = min(up.effective+1, up.weight)
+		up.effective = min(up.effective+(up.weight+99)/100, up.weight) // nginx adds one, which large weights would take long with
 		if up.current > best.current {
 			best = up
 		}

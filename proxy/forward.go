@@ -51,7 +51,9 @@ func (x *exchange) attempt(ctx context.Context, l *lease, number int) *failure {
 		return f
 	}
 	said = verdictOK
+	l.answered(time.Now(), response.StatusCode)
 	x.respond(response)
+	l.torn = x.record.Reason == reasonIncomplete
 	return nil
 }
 

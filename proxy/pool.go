@@ -20,6 +20,7 @@ type pool struct {
 
 	mu       sync.Mutex
 	active   []*upstream // in the order of admission
+	shared   bool        // one of active has a share
 	draining []*upstream
 	inFlight int // leases of all, draining ones too
 	retrying int // requests that are on a further attempt and count against the budget
@@ -37,6 +38,7 @@ type upstream struct {
 	drained  chan struct{} // nil until draining; closed when the last lease is released
 	requests uint64
 	failures uint64
+	traffic  traffic
 	balance
 }
 
@@ -44,10 +46,18 @@ type upstream struct {
 type lease struct {
 	pool  *pool
 	up    *upstream
+	began time.Time
 	abort func(reason) // gives up the attempt because the instance is going away; may be called after release
 	// panicked says that the instance was picked although it was ejected, because all were.
 	panicked bool
+
+	status int           // of the response; 0 until its header has come
+	took   time.Duration // until then
+	torn   bool          // the instance did not send the response to its end
 }
+
+// answered says that the response's header has come. Like release it belongs to whoever acquired the lease.
+func (l *lease) answered(now time.Time, status int) { l.status, l.took = status, now.Sub(l.began) }
 
 // A verdict is what an attempt says about its instance.
 type verdict int
@@ -63,11 +73,15 @@ const (
 func (p *pool) acquire(now time.Time, tried []*upstream, abort func(reason)) *lease {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	up, panicked := pick(p.active, tried, now)
+	choose := pick
+	if p.shared {
+		choose = pickShared
+	}
+	up, panicked := choose(p.active, tried, now)
 	if up == nil {
 		return nil
 	}
-	l := &lease{pool: p, up: up, abort: abort, panicked: panicked}
+	l := &lease{pool: p, up: up, began: now, abort: abort, panicked: panicked}
 	up.leases[l] = struct{}{}
 	up.requests++
 	p.inFlight++
@@ -93,6 +107,9 @@ func (l *lease) settle(now time.Time, v verdict) (ejected bool) {
 		ejected = l.up.fail(now, single)
 	case verdictOK:
 		l.up.succeed(single || l.panicked)
+	}
+	if v != verdictNone {
+		l.up.traffic.count(l)
 	}
 	delete(l.up.leases, l)
 	p.inFlight--
@@ -121,14 +138,21 @@ func (p *pool) endRetry() {
 	p.retrying--
 }
 
-// admit adds the instance. One that is in rotation already keeps its place and its counts; one that is draining
-// comes in anew beside what is left of it.
+// admit adds the instance. One that is in rotation already keeps its place, its requests and its counts, and goes on with
+// the weight and the share that it has now; one that is draining, or that has moved, comes in anew beside what is left of it.
 func (p *pool) admit(i topology.Instance) {
 	i.Weight = max(i.Weight, 1)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	defer p.noteSharesLocked()
 	if up := p.findLocked(i.ID); up != nil {
-		if up.Instance == i {
+		moved := up.Instance
+		moved.Weight, moved.Share = i.Weight, i.Share
+		if moved == i {
+			if up.Instance != i {
+				up.reweigh(i)
+				up.Instance = i
+			}
 			return
 		}
 		p.retireLocked(up)
@@ -137,8 +161,12 @@ func (p *pool) admit(i topology.Instance) {
 		Instance: i,
 		conns:    p.connect(i.Address),
 		leases:   map[*lease]struct{}{},
-		balance:  newBalance(i.Weight),
+		balance:  newBalance(i),
 	})
+}
+
+func (p *pool) noteSharesLocked() {
+	p.shared = slices.ContainsFunc(p.active, func(up *upstream) bool { return up.share > 0 })
 }
 
 // findLocked returns the instance in rotation with that ID, or nil.
@@ -154,6 +182,7 @@ func (p *pool) findLocked(id string) *upstream {
 // retireLocked takes the instance out of rotation.
 func (p *pool) retireLocked(up *upstream) {
 	p.active = slices.DeleteFunc(p.active, func(u *upstream) bool { return u == up })
+	p.noteSharesLocked()
 	p.draining = append(p.draining, up)
 	up.drained = make(chan struct{})
 	if len(up.leases) == 0 {
@@ -212,6 +241,22 @@ func (p *pool) abort(up *upstream) {
 	for _, l := range left {
 		l.abort(reasonDrained)
 	}
+}
+
+// trafficOf returns what was seen of the requests to the instance, with those that still run on it where it drains.
+func (p *pool) trafficOf(id string) topology.Traffic {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var sum topology.Traffic
+	for _, list := range [...][]*upstream{p.active, p.draining} {
+		for _, up := range list {
+			if up.ID == id {
+				up.traffic.addTo(&sum)
+				sum.InFlight += len(up.leases)
+			}
+		}
+	}
+	return sum
 }
 
 // status returns the instances, those in rotation first.

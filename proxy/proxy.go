@@ -221,7 +221,7 @@ func (p *Proxy) pool(service string) *pool {
 }
 
 // Admit implements the supervisor's Router: requests for the instance's service may go to it. The service need not
-// have a route yet.
+// have a route yet. An instance that is admitted again with another weight or share goes on with that.
 func (p *Proxy) Admit(i topology.Instance) { p.pool(i.Service).admit(i) }
 
 // Drain implements the supervisor's Router. From the moment it is called no request is sent to the instance. It returns
@@ -231,5 +231,8 @@ func (p *Proxy) Drain(ctx context.Context, i topology.Instance) error {
 	return p.pool(i.Service).drain(ctx, i.ID)
 }
 
-// Traffic implements the supervisor's Router: what was seen of the requests to the instance.
-func (p *Proxy) Traffic(i topology.Instance) topology.Traffic { return topology.Traffic{} }
+// Traffic implements the supervisor's Router: what was seen of the requests to the instance since it was admitted. It is
+// forgotten when the instance has drained.
+func (p *Proxy) Traffic(i topology.Instance) topology.Traffic {
+	return p.pool(i.Service).trafficOf(i.ID)
+}

@@ -38,7 +38,7 @@ import (
 // concurrent use.
 type Router interface {
 	// Admit lets requests for the instance's service go to it. It does not block. An instance that is admitted again with
-	// another weight goes on with that.
+	// another weight or share goes on with that: its requests and its Traffic stay.
 	Admit(i topology.Instance)
 
 	// Drain sends no more requests to the instance and returns nil when the last one has

@@ -448,15 +448,18 @@ type Instance struct {
 	Replica int    // from 1
 	Address string // host:port
 	Weight  int    // at least 1
+	// Share is the percentage of the service's requests that go to it, however busy it and the others are; 0: that is left to
+	// Weight and to who is least busy. While all others are idle, or it alone is, least connections does not keep to weights.
+	Share float64
 }
 
 // Traffic is what was seen of the requests to one instance, since it was first admitted.
 type Traffic struct {
 	InFlight int    // now
-	Requests uint64 // that have ended, other than by the client's leaving
-	Errors   uint64 // of those: answered with 5xx, or not at all
+	Requests uint64 // that have ended, other than by the client's leaving or because the instance was stopped
+	Errors   uint64 // of those: answered with 5xx, not to the end, or not at all
 	// Latencies counts Requests by how long the response's header took: one bucket for each of LatencyBuckets, and one for
-	// what took longer.
+	// what took longer or was not answered.
 	Latencies [len(LatencyBuckets) + 1]uint64
 }
 
