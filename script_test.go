@@ -13,13 +13,10 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -34,6 +31,8 @@ func TestMain(m *testing.M) {
 		"mainstay": main,
 		"get":      getMain,
 		"load":     loadMain,
+		"service":  serviceMain,
+		"notify":   notifyMain,
 	})
 }
 
@@ -250,45 +249,4 @@ func getMain() {
 		fmt.Fprintln(os.Stderr, response.Status)
 		os.Exit(1)
 	}
-}
-
-// loadMain is the program load: it sends GETs until it is interrupted, and at least -n, and then prints how
-// many of them were not answered with 200.
-func loadMain() {
-	least := flag.Int64("n", 1000, "send at least so many")
-	clients := flag.Int("c", 4, "at the same time")
-	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-
-	var sent, failed atomic.Int64
-	var once sync.Once
-	var g sync.WaitGroup
-	for range *clients {
-		g.Go(func() {
-			client := &http.Client{Transport: &http.Transport{}, Timeout: patience}
-			for ctx.Err() == nil || sent.Load() < *least {
-				sent.Add(1)
-				if err := fetch(client, flag.Arg(0)); err != nil {
-					failed.Add(1)
-					once.Do(func() { fmt.Fprintln(os.Stderr, "first failure:", err) })
-				}
-			}
-		})
-	}
-	g.Wait()
-	fmt.Printf("sent %d failed %d\n", sent.Load(), failed.Load())
-}
-
-func fetch(client *http.Client, url string) error {
-	response, err := client.Get(url)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err == nil && response.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s", response.Status, body)
-	}
-	return err
 }
