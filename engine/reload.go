@@ -224,6 +224,7 @@ func (e *Engine) keep(d draft) {
 func same(a, b *topology.Topology) bool {
 	x, y := *a, *b
 	x.Generation, y.Generation = 0, 0
+	x.Read, y.Read = nil, nil
 	return reflect.DeepEqual(x, y)
 }
 

@@ -14,6 +14,7 @@ import (
 func (rs *resolver) check(t *Topology) {
 	rs.checkDependencies(t)
 	rs.checkRoutes(t)
+	rs.checkFallbacks(t)
 	rs.checkListeners(t)
 	rs.checkAddresses(t)
 	rs.checkBackups(t)
@@ -61,6 +62,9 @@ func (rs *resolver) checkService(v *value, s Service) {
 	if s.Port == PortNone && v.sound("port") {
 		rs.checkWorker(v)
 	}
+	rs.checkJob(v, s)
+	rs.checkSocket(v, s)
+	rs.checkCanary(v, s)
 	for _, name := range []string{"startup", "liveness"} {
 		if at := v.at("probes", name, "success_threshold"); get[int](at) > 1 {
 			rs.report.failf(at.node, at.path, "%s: one success is enough for a %s probe", at.path, name)
@@ -119,14 +123,19 @@ func (rs *resolver) checkWorker(v *value) {
 	for _, kind := range []string{"startup", "readiness", "liveness"} {
 		probe := v.at("probes", kind)
 		rs.checkNoAddress(v, probe.at("exec"))
-		for _, how := range []string{"http_get", "tcp"} {
+		for _, how := range []string{"http_get", "tcp", "grpc"} {
 			f := probe.at(how)
 			if f.node == nil || f.broken {
 				continue
 			}
-			address := get[string](f)
-			if how == "http_get" {
+			var address string
+			switch how {
+			case "http_get":
 				address = get[string](f, "address")
+			case "grpc":
+				address = grpcOf(f).Address
+			default:
+				address = get[string](f)
 			}
 			if placeholderForm.MatchString(address) {
 				rs.report.failf(f.node, f.path, "%s has port: none, so the probe needs an address of its own", v.path)

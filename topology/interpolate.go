@@ -134,6 +134,7 @@ func (w *walker) insert(n *node, path, form string, secrets bool) (segment, erro
 const maxSecretBytes = 64 << 10
 
 func (w *walker) readSecret(n *node, path, file string) (segment, error) {
+	w.report.reads(file)
 	content, mode, err := readRegular(file, maxSecretBytes)
 	if err != nil {
 		return segment{}, err

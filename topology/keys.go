@@ -43,6 +43,13 @@ var root = &key{
 						reason: "the new address is bound before the old one is let go", doc: "The address that Prometheus scrapes."},
 				},
 			}},
+			{name: "logs", example: "{max_total: 2GiB}", class: ClassHot, reason: "it is looked at when a file is full", doc: "How much is kept of what all services print.", typ: &typ{
+				name: "a mapping", keys: []*key{
+					{name: "max_total", typ: atLeast(1 << 20), def: "1GiB", example: "2GiB", doc: "All log files together. The oldest go first."},
+				},
+			}},
+			{name: "on_exit", typ: oneOf([]string{"stop", "keep"}), def: "stop", example: "keep", class: ClassHot, reason: "it matters when Mainstay is stopped",
+				doc: "What becomes of the services when Mainstay is stopped: `stop` them, or `keep` them running for the next start, which takes them over. If Mainstay is killed they run on in any case."},
 			{name: "admin", typ: admin, example: `{mode: "0660", group: adm}`, class: ClassManual, reason: "the admin socket is made once, when Mainstay starts",
 				doc: "The unix socket that commands talk to."},
 		},

@@ -25,12 +25,17 @@ var service = &typ{
 					},
 				}},
 			}},
+		{name: "description", external: true, typ: text, defDoc: "none", example: "takes the orders", class: ClassHot, reason: "it is for people",
+			doc: "What it is, for people."},
 		{name: "replicas", typ: integer(0, 1000), def: "1", example: "3", class: ClassScale, reason: "exactly the difference is started or drained",
 			doc: "How many instances run."},
 		{name: "environment", secrets: true, example: "{LOG_LEVEL: info}", class: ClassRoll, reason: "the environment is part of the process",
 			doc: "Variables in addition to Mainstay's own environment. PORT, HOST, MAINSTAY_SERVICE, MAINSTAY_REPLICA and MAINSTAY_GENERATION are set anyway.",
 			typ: &typ{name: "a mapping of variables to values", named: checkVariable, each: &key{name: "VARIABLE", typ: argument, doc: "Its value."}}},
-		{name: "env_file", unsupported: true, typ: file, example: ".env", doc: "A file with more variables."},
+		{name: "env_file", typ: &typ{name: "a path, or a list of paths", parse: file.parse, schema: file.schema, item: &key{typ: file, doc: "One file."}},
+			defDoc: "none", example: ".env", class: ClassRoll, reason: "the environment is part of the process",
+			doc: "Files with more variables, as NAME=VALUE lines; `#` begins a comment, quotes around a value are taken off. What `environment` says counts more, and so does a later file. " +
+				"The values are secret. A file that changes is a change of the service."},
 		{name: "directory", typ: file, defDoc: "the file's directory", example: "/srv/shop", class: ClassRoll, reason: "the working directory is part of the process",
 			doc: "The working directory."},
 		{name: "user", typ: userName, defDoc: "Mainstay's own", example: "shop", class: ClassRoll, reason: "the user is part of the process",
@@ -39,7 +44,9 @@ var service = &typ{
 			doc: "The group, by name or id, that instances run as."},
 		{name: "port", typ: port, def: "auto", example: "none", class: ClassRoll, reason: "the port is part of the process",
 			doc: "Where an instance listens: `auto` gives each a free port, `none` is a worker that nobody connects to, a number is that port, for one replica."},
-		{name: "listen", unsupported: true, typ: oneOf([]string{"port", "fd"}), def: "port", example: "fd", doc: "Whether instances are given a port or an open socket."},
+		{name: "listen", typ: oneOf([]string{"port", "fd"}), def: "port", example: "fd", class: ClassRoll, reason: "the socket is part of the process",
+			doc: "Who opens the socket. `port`: the instance. `fd`: Mainstay, and the instance is given it as descriptor 3, as systemd's socket activation does (LISTEN_FDS, LISTEN_PID); " +
+				"it stays open while the instance is started again, so that connections wait instead of failing."},
 		{name: "probes", external: true, example: "{readiness: {http_get: /readyz}}", class: ClassHot, reason: "the next check is made with it",
 			doc: "Checks that tell how an instance is doing, with the meaning that Kubernetes gives them.", typ: &typ{
 				name: "a mapping",
@@ -53,14 +60,16 @@ var service = &typ{
 				foreign: map[string]foreign{"ready": {key: "readiness"}, "live": {key: "liveness"}, "health": {key: "liveness"}, "http_get": {key: "readiness.http_get"},
 					"tcp": {key: "readiness.tcp"}, "exec": {key: "readiness.exec"}},
 			}},
-		{name: "limits", unsupported: true, example: "{memory: 512MiB, cpus: 2}", class: ClassRoll, reason: "limits are part of the process",
-			doc: "What an instance may use.", typ: &typ{
+		{name: "limits", example: "{memory: 512MiB, cpus: 2}", class: ClassRoll, reason: "limits are part of the process",
+			defDoc: "none", doc: "What each instance may use. All but open_files need cgroup v2 with the controller; where that is missing, the instance is not started and says so.", typ: &typ{
 				name: "a mapping",
 				keys: []*key{
-					{name: "memory", typ: size, example: "512MiB", doc: "Memory."},
-					{name: "cpus", typ: number, example: "2", doc: "Cores."},
-					{name: "open_files", typ: integer(1, 1<<20), example: "65536", doc: "Open files."},
+					{name: "memory", typ: atLeast(1 << 20), defDoc: "none", example: "512MiB", doc: "Memory of all its processes. What goes beyond ends them all, and is told as an OOM kill."},
+					{name: "cpus", typ: cores, defDoc: "none", example: "1.5", doc: "Cores, as time: 0.5 is half of one."},
+					{name: "processes", typ: integer(1, 1<<22), defDoc: "none", example: "200", doc: "Processes and threads."},
+					{name: "open_files", typ: integer(16, 1<<20), defDoc: "Mainstay's own", example: "65536", doc: "Open files of each process."},
 				},
+				foreign: map[string]foreign{"mem": {key: "memory"}, "MemoryMax": {key: "memory"}, "cpu": {key: "cpus"}, "pids": {key: "processes"}, "nofile": {key: "open_files"}, "LimitNOFILE": {key: "open_files"}},
 			}},
 		{name: "restart", example: "{policy: on-failure}", class: ClassHot, reason: "the next exit is handled with it",
 			doc: "What follows when an instance ends by itself.", typ: &typ{
@@ -96,8 +105,11 @@ var service = &typ{
 					{name: "parallelism", typ: integer(1, 1000), def: "1", example: "2", doc: "How many are replaced at once."},
 					{name: "min_ready", typ: duration(0), def: "1s", example: "5s", doc: "How long a new instance must stay ready before the old one is drained."},
 					{name: "deadline", typ: duration(time.Millisecond), def: "2m", example: "10m", doc: "A new instance that is not ready by then is given up."},
-					{name: "failure_action", typ: oneOf([]string{"rollback"}, "pause", "continue"), def: "rollback", example: "rollback",
-						doc: "What follows when a new instance is given up: the old ones stay."},
+					{name: "failure_action", typ: oneOf([]string{"rollback", "pause", "continue"}), def: "rollback", example: "pause",
+						doc: "What follows when a new instance is given up. `rollback`: what ran before runs again. `pause`: nothing more is replaced until the service changes again. " +
+							"`continue`: the others are replaced all the same."},
+					{name: "canary", defDoc: "none", example: "{weight: 10%, duration: 2m, max_error_ratio: 0.01}", typ: canary,
+						doc: "Lets the first new instance prove itself on a share of the requests."},
 				},
 				foreign: map[string]foreign{"monitor": {key: "min_ready"}, "max_surge": {key: "parallelism"}, "strategy": {key: "order"}, "timeout": {key: "deadline"}},
 			}},
@@ -105,7 +117,8 @@ var service = &typ{
 			doc: "The signal that asks an instance to end."},
 		{name: "stop_grace_period", external: true, typ: duration(0), def: "10s", example: "45s", class: ClassHot, reason: "the next stop is made with it",
 			doc: "How long a stop waits, first for the requests in flight and then, after the signal, for the process, before it is killed."},
-		{name: "schedule", unsupported: true, typ: cron, example: `"0 3 * * *"`, doc: "Makes it a job that runs and ends."},
+		{name: "schedule", typ: schedule, defDoc: "none", example: `"0 3 * * *"`, class: ClassHot, reason: "the next run is when it says",
+			doc: "Makes it a job, which runs and ends. It has one replica, `port: none` and `restart: {policy: never}` unless it says otherwise; with on-failure a run that fails is tried again."},
 		{name: "slo", unsupported: true, external: true, example: "{objective: 99.9, latency: 300ms, window: 30d}", doc: "What the service promises.", typ: &typ{
 			name: "a mapping",
 			keys: []*key{
@@ -114,13 +127,17 @@ var service = &typ{
 				{name: "window", typ: duration(time.Hour), def: "30d", example: "30d", doc: "The time that is looked back at."},
 			},
 		}},
-		{name: "when_unavailable", unsupported: true, external: true, example: "{hold: 5s, fallback: static-page}", doc: "What clients see while no instance is ready.", typ: &typ{
+		{name: "when_unavailable", external: true, typ: whenUnavailable, defDoc: "an answer of 503", example: "{hold: 5s, fallback: static-page}", class: ClassHot,
+			reason: "the next request is answered with it", doc: "What clients see while no instance can take their request."},
+		{name: "logs", typ: &typ{
 			name: "a mapping",
 			keys: []*key{
-				{name: "hold", typ: duration(0), example: "5s", doc: "How long requests wait for one."},
-				{name: "fallback", typ: text, example: "static-page", doc: "The service that answers then."},
+				{name: "max_size", typ: atLeast(64 << 10), def: "10MiB", example: "50MiB", doc: "Of one file."},
+				{name: "max_files", typ: integer(1, 1000), def: "5", example: "3", doc: "How many are kept of each instance, including the one that is written to."},
 			},
-		}},
+			foreign: map[string]foreign{"max-size": {key: "max_size"}, "max-file": {key: "max_files"}, "size": {key: "max_size"}, "keep": {key: "max_files"}, "rotate": {key: "max_files"}},
+		}, example: "{max_size: 50MiB, max_files: 3}", class: ClassHot, reason: "the next line is kept with it",
+			doc: "How much is kept of what an instance prints."},
 	},
 	foreign: map[string]foreign{
 		"cmd": {key: "command"}, "exec": {key: "command"}, "run": {key: "command"}, "entrypoint": {key: "command"}, "args": {key: "command"}, "program": {key: "command"}, "ExecStart": {key: "command"},
@@ -137,6 +154,7 @@ var service = &typ{
 		"working_dir": {key: "directory"}, "workdir": {key: "directory"}, "cwd": {key: "directory"}, "WorkingDirectory": {key: "directory"},
 		"stopsignal": {key: "stop_signal"}, "kill_signal": {key: "stop_signal"}, "stop_timeout": {key: "stop_grace_period"}, "kill_timeout": {key: "stop_grace_period"},
 		"terminationGracePeriodSeconds": {key: "stop_grace_period"}, "stopwaitsecs": {key: "stop_grace_period"},
+		"cron": {key: "schedule"}, "cronjob": {key: "schedule"}, "EnvironmentFile": {key: "env_file"}, "logging": {key: "logs"}, "stdout_logfile_maxbytes": {key: "logs.max_size"},
 		"depends": {key: "depends_on"}, "after": {key: "depends_on"}, "requires": {key: "depends_on"}, "update_config": {key: "update"}, "resources": {key: "limits"},
 		"restart_policy": {key: "restart"}, "autorestart": {key: "restart"}, "availability": {key: "restart"}, "upstreams": {key: "external"}, "servers": {key: "external"},
 	},
@@ -186,7 +204,16 @@ func probe(period string, failures int) *typ {
 			}},
 			{name: "tcp", alternative: "kind", external: true, typ: tcpProbe, example: "true", doc: "A connection to the instance, or to this address, is accepted."},
 			{name: "exec", alternative: "kind", external: true, secrets: true, typ: command, example: "./check {address}", doc: "This command ends with exit status 0."},
-			{name: "grpc", alternative: "kind", external: true, unsupported: true, typ: text, example: "shop.Orders", doc: "The gRPC health service says SERVING."},
+			{name: "grpc", alternative: "kind", external: true, typ: &typ{
+				name: "true, a service, or a mapping", yaml: "any", schema: map[string]any{"type": []string{"boolean", "string"}}, parse: parseGRPC,
+				keys: []*key{
+					{name: "service", typ: text, defDoc: "the server as a whole", example: "shop.Orders", doc: "Whose health is asked for."},
+					{name: "address", typ: probeAddress, def: "{address}", example: "127.0.0.1:{port}", doc: "Who is asked."},
+				},
+				foreign: map[string]foreign{"port": {key: "address"}},
+			}, example: "shop.Orders", doc: "grpc.health.v1.Health says SERVING: `true` asks for the server as a whole."},
+			{name: "notify", alternative: "kind", typ: boolean, example: "true",
+				doc: "The instance says so itself, as programs for systemd do (sd_notify): startup and readiness with READY=1, liveness with WATCHDOG=1 in each period."},
 			{name: "initial_delay", external: true, typ: duration(0), def: "0s", example: "5s", doc: "Before the first try."},
 			{name: "period", external: true, typ: duration(time.Millisecond), def: period, example: "5s", doc: "Between the starts of tries."},
 			{name: "timeout", external: true, typ: duration(time.Millisecond), def: "1s", example: "3s", doc: "Of one try."},
@@ -199,4 +226,69 @@ func probe(period string, failures int) *typ {
 			"successThreshold": {key: "success_threshold"}, "initialDelaySeconds": {key: "initial_delay"}, "start_period": {key: "initial_delay"}, "delay": {key: "initial_delay"},
 		},
 	}
+}
+
+// parseGRPC reads true, for the server as a whole, or the name of a service. It is a GRPC.
+func parseGRPC(s scalar) (any, error) {
+	switch s.String() {
+	case "true", "True", "TRUE":
+		return GRPC{Address: "{address}"}, nil
+	case "false", "False", "FALSE":
+		return nil, faultf("is true or a service; leave the probe out to have none")
+	}
+	name, err := parseText(s)
+	if err != nil {
+		return nil, err
+	}
+	return GRPC{Address: "{address}", Service: name.(string)}, nil
+}
+
+var canary = &typ{
+	name: "a mapping",
+	keys: []*key{
+		{name: "weight", typ: canaryWeight, required: true, example: "10%", doc: "Its share of the service's requests."},
+		{name: "duration", typ: duration(time.Second), required: true, example: "2m", doc: "For how long."},
+		{name: "max_error_ratio", typ: ratio, def: "0.01", example: "0.05",
+			doc: "By how much its share of requests that end with 5xx, or without an answer, may exceed that of the old instances: 0.01 allows 3 % where they have 2 %."},
+		{name: "max_latency_ratio", typ: factor, defDoc: "latency is not judged", example: "1.5",
+			doc: "How many times as long as with the old instances the 95th percentile of the time to the response's header may be."},
+	},
+}
+
+var schedule = &typ{
+	name: "a cron expression, or a mapping", parse: cron.parse, schema: cron.schema,
+	keys: []*key{
+		{name: "cron", typ: cron, required: true, example: `"0 3 * * *"`, doc: "Minute, hour, day of the month, month, day of the week."},
+		{name: "time_zone", typ: timeZone, defDoc: "this machine's", example: "Europe/Berlin", doc: "Whose time that is. A time that a change of clocks leaves out runs right after it; one that comes twice runs once."},
+		{name: "overlap", typ: oneOf([]string{"skip", "queue", "replace"}), def: "skip", example: "queue",
+			doc: "When a run is due while one is under way: `skip` it, `queue` it for afterwards, or `replace` the one under way."},
+		{name: "missed", typ: oneOf([]string{"skip", "once"}), def: "skip", example: "once",
+			doc: "What was due while Mainstay was not running: `skip` it, or run it `once`, however often it was due."},
+		{name: "timeout", typ: duration(time.Second), defDoc: "none", example: "1h", doc: "A run that takes longer is stopped and has failed."},
+	},
+	foreign: map[string]foreign{"expression": {key: "cron"}, "timezone": {key: "time_zone"}, "tz": {key: "time_zone"}, "concurrencyPolicy": {key: "overlap"}, "catch_up": {key: "missed"}, "prohibit_overlap": {key: "overlap"}},
+}
+
+var whenUnavailable = &typ{
+	name: "a mapping",
+	keys: []*key{
+		{name: "hold", external: true, defDoc: "none is held", example: "5s", doc: "Requests wait so long for an instance.", typ: &typ{
+			name: "a duration, or a mapping", yaml: "any", parse: duration(0).parse, schema: duration(0).schema,
+			keys: []*key{
+				{name: "for", external: true, typ: duration(0), required: true, example: "5s", doc: "How long each may wait."},
+				{name: "requests", external: true, typ: integer(1, 1e6), def: "1000", example: "200", doc: "How many may wait at once."},
+				{name: "bytes", external: true, typ: atLeast(64 << 10), def: "64MiB", example: "16MiB", doc: "How much memory they may take up together."},
+			},
+			foreign: map[string]foreign{"max_requests": {key: "requests"}, "timeout": {key: "for"}},
+		}},
+		{name: "fallback", alternative: "answer", external: true, typ: text, defDoc: "none", example: "static-page", doc: "The service that answers then."},
+		{name: "response", alternative: "answer", external: true, defDoc: "503", example: `{status: 503, body: "back soon"}`, doc: "The answer then.", typ: &typ{
+			name: "a mapping",
+			keys: []*key{
+				{name: "status", external: true, typ: integer(200, 599), def: "503", example: "503", doc: "Its status."},
+				{name: "content_type", external: true, typ: headerValue, def: "text/plain; charset=utf-8", example: "text/html", doc: "Its Content-Type."},
+				{name: "body", external: true, typ: body, defDoc: "empty", example: `"back soon"`, doc: "Its content."},
+			},
+		}},
+	},
 }

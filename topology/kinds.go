@@ -215,6 +215,62 @@ var percentage = &typ{
 	},
 }
 
+// canaryWeight is a share that leaves something for others.
+var canaryWeight = &typ{
+	name: percentage.name, yaml: "any", schema: percentage.schema,
+	parse: func(s scalar) (any, error) {
+		if bareNumber.MatchString(s.String()) {
+			return nil, fault{fmt.Sprintf("%s has no unit", s), s.String() + "%"}
+		}
+		v, err := percentage.parse(s)
+		if err == nil && (v.(float64) <= 0 || v.(float64) > 90) {
+			return nil, faultf("%s is not more than 0%% and at most 90%%", s)
+		}
+		return v, err
+	},
+}
+
+// numberIn is a number from lowest to highest.
+func numberIn(lowest, highest float64) *typ {
+	return &typ{name: number.name, yaml: number.yaml, schema: map[string]any{"type": "number", "minimum": lowest, "maximum": highest}, parse: func(s scalar) (any, error) {
+		v, err := number.parse(s)
+		if err != nil {
+			return nil, err
+		}
+		if f := v.(float64); !(f >= lowest && f <= highest) { // nor is NaN
+			return nil, faultf("%s is not from %g to %g", s, lowest, highest)
+		}
+		return v, nil
+	}}
+}
+
+var (
+	ratio  = numberIn(0, 1)
+	factor = numberIn(1, 1000)
+	cores  = numberIn(0.01, 4096)
+)
+
+// atLeast is a size of lowest bytes or more.
+func atLeast(lowest int64) *typ {
+	return &typ{name: size.name, yaml: size.yaml, schema: size.schema, parse: func(s scalar) (any, error) {
+		v, err := size.parse(s)
+		if err == nil && v.(int64) < lowest {
+			return nil, faultf("%s is too small; at least %s", s, shortSize(lowest))
+		}
+		return v, err
+	}}
+}
+
+const maxBody = 64 << 10
+
+// body is the content of a response.
+var body = &typ{name: "a string", yaml: "any", schema: map[string]any{"type": "string"}, parse: func(s scalar) (any, error) {
+	if len(s.String()) > maxBody {
+		return nil, faultf("is longer than %d bytes", maxBody)
+	}
+	return s.String(), nil
+}}
+
 // file is a path, made absolute.
 var file = &typ{
 	name: "a path", schema: map[string]any{"type": "string"},

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/adhocore/gronx"
 	"golang.org/x/sys/unix"
@@ -116,6 +117,18 @@ var cron = &typ{
 			return nil, faultf("%q is not a cron expression: a field is out of its range", s)
 		}
 		return expr, nil
+	},
+}
+
+// timeZone is a name of the time zone database.
+var timeZone = &typ{
+	name: "a time zone", schema: map[string]any{"type": "string"},
+	parse: func(s scalar) (any, error) {
+		name := s.String()
+		if _, err := time.LoadLocation(name); err != nil || name == "" || name == "Local" {
+			return nil, faultf("%q is not a time zone like Europe/Berlin that this machine knows", name)
+		}
+		return name, nil
 	},
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -74,6 +75,7 @@ type report struct {
 	files    map[string]int // by path: position among the files
 	problems Problems
 	seen     map[place]bool
+	read     map[string]bool // other files that were looked at, absolute
 }
 
 type place struct {
@@ -83,7 +85,7 @@ type place struct {
 }
 
 func newReport(files []File) *report {
-	r := &report{files: map[string]int{}, seen: map[place]bool{}}
+	r := &report{files: map[string]int{}, seen: map[place]bool{}, read: map[string]bool{}}
 	for i, f := range files {
 		r.files[f.Path] = i
 	}
@@ -118,6 +120,11 @@ func (r *report) warnf(n *node, path, format string, args ...any) {
 		Severity: severityWarning, Message: fmt.Sprintf(format, args...),
 	})
 }
+
+// reads notes that what is right depends on the file at path, whether it is there or not.
+func (r *report) reads(path string) { r.read[path] = true }
+
+func (r *report) filesRead() []string { return slices.Sorted(maps.Keys(r.read)) }
 
 // sorted returns the problems in the order of files and lines.
 func (r *report) sorted() Problems {

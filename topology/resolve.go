@@ -34,11 +34,14 @@ func resolve(r *report, root *value, directory string) *Topology {
 		t.Name = filepath.Base(directory)
 	}
 	t.Admin = rs.admin(t.StateDir)
+	t.Logs = Logs{MaxTotal: get[int64](root, "logs", "max_total")}
+	t.OnExit = OnExit(get[string](root, "on_exit"))
 	t.Services = byName(root.at("services"), rs.service)
 	t.Proxy = rs.proxy()
 	t.Bus = byName(root.at("bus"), relayOf)
 	t.Backups = byName(root.at("backups"), rs.backup)
 	rs.check(t)
+	t.Read = r.filesRead()
 	return t
 }
 
@@ -83,11 +86,14 @@ func (rs *resolver) service(name string, v *value) Service {
 		Command:         rs.command(v.at("command")),
 		External:        upstreams(v.at("external")),
 		Replicas:        get[int](v, "replicas"),
-		Environment:     environment(v.at("environment")),
+		Description:     get[string](v, "description"),
+		Environment:     rs.environment(v),
 		Directory:       get[string](v, "directory"),
 		User:            get[string](v, "user"),
 		Group:           get[string](v, "group"),
 		Port:            get[Port](v, "port"),
+		Listen:          Listen(get[string](v, "listen")),
+		Limits:          limitsOf(v.at("limits")),
 		DependsOn:       dependencies(v.at("depends_on")),
 		StopSignal:      get[syscall.Signal](v, "stop_signal"),
 		StopGracePeriod: get[time.Duration](v, "stop_grace_period"),
@@ -99,12 +105,13 @@ func (rs *resolver) service(name string, v *value) Service {
 				ResetAfter: get[time.Duration](v, "restart", "backoff", "reset_after"),
 			},
 		},
-		Update: Update{
-			Order:       UpdateOrder(get[string](v, "update", "order")),
-			Parallelism: get[int](v, "update", "parallelism"),
-			MinReady:    get[time.Duration](v, "update", "min_ready"),
-			Deadline:    get[time.Duration](v, "update", "deadline"),
-		},
+		Update:          updateOf(v.at("update")),
+		Schedule:        scheduleOf(v.at("schedule")),
+		WhenUnavailable: whenUnavailableOf(v.at("when_unavailable")),
+		Output:          Output{MaxSize: get[int64](v, "logs", "max_size"), MaxFiles: get[int](v, "logs", "max_files")},
+	}
+	if s.Schedule != nil {
+		jobDefaults(v, &s)
 	}
 	if s.Directory == "" {
 		s.Directory = rs.directory
@@ -116,8 +123,9 @@ func (rs *resolver) service(name string, v *value) Service {
 	rs.checkService(v, s)
 	if s.External != nil {
 		return Service{
-			Name: name, External: s.External, Replicas: len(s.External),
+			Name: name, Description: s.Description, External: s.External, Replicas: len(s.External),
 			Probes: Probes{Readiness: s.Probes.Readiness}, StopGracePeriod: s.StopGracePeriod,
+			WhenUnavailable: s.WhenUnavailable,
 		}
 	}
 	return s
@@ -173,13 +181,6 @@ func upstreams(v *value) []Upstream {
 		out = append(out, Upstream{Address: address, Weight: 1})
 	}
 	return out
-}
-
-func environment(v *value) map[string]Text {
-	return byName(v, func(_ string, v *value) Text {
-		t, _ := v.scalar.(Text)
-		return t
-	})
 }
 
 func dependencies(v *value) map[string]Condition {
@@ -250,10 +251,13 @@ func (rs *resolver) probe(v *value, s Service) *Probe {
 	case v.given("exec"):
 		p.Exec = rs.command(v.at("exec"))
 	case v.given("grpc"):
+		p.GRPC = grpcOf(v.at("grpc"))
+	case get[bool](v, "notify"):
+		p.Notify = true
 	case s.Routable():
 		p.TCP = "{address}"
 	default:
-		rs.report.failf(v.place(), v.path, "%s needs http_get, tcp or exec", v.path)
+		rs.report.failf(v.place(), v.path, "%s needs http_get, tcp, grpc, exec or notify", v.path)
 	}
 	return rs.probeWith(v, p)
 }
@@ -310,6 +314,8 @@ func (rs *resolver) tls(v *value) *TLS {
 	if certErr != nil {
 		rs.report.failf(v.at("certificate").node, v.at("certificate").path, "%s.certificate: %w", v.path, certErr)
 	}
+	rs.report.reads(t.Certificate)
+	rs.report.reads(t.Key)
 	key, _, keyErr := readRegular(t.Key, maxPEMBytes)
 	if keyErr != nil {
 		rs.report.failf(v.at("key").node, v.at("key").path, "%s.key: %w", v.path, keyErr)

@@ -56,6 +56,13 @@ func treeOf(t *Topology) tree {
 	metrics.put("address", t.Metrics.Address)
 	out["metrics"] = metrics
 
+	logs := tree{}
+	if t.Logs.MaxTotal > 0 {
+		logs["max_total"] = shortSize(t.Logs.MaxTotal)
+	}
+	out["logs"] = logs
+	out.put("on_exit", string(t.OnExit))
+
 	admin := tree{}
 	admin.put("socket", t.Admin.Socket)
 	if t.Admin.Socket != "" {
@@ -84,6 +91,8 @@ func serviceTree(s Service) tree {
 	}
 	out["probes"] = probes
 	out.put("stop_grace_period", shortDuration(s.StopGracePeriod))
+	out.put("description", s.Description)
+	out["when_unavailable"] = whenUnavailableTree(s.WhenUnavailable)
 	if s.External != nil {
 		out.put("external", upstreamsText(s.External))
 		return out
@@ -99,6 +108,8 @@ func serviceTree(s Service) tree {
 	out.put("user", s.User)
 	out.put("group", s.Group)
 	out.put("port", s.Port.String())
+	out.put("listen", string(s.Listen))
+	out["limits"] = limitsTree(s.Limits)
 	out["restart"] = tree{
 		"policy": string(s.Restart.Policy),
 		"backoff": tree{
@@ -112,11 +123,12 @@ func serviceTree(s Service) tree {
 		dependsOn[name] = string(condition)
 	}
 	out["depends_on"] = dependsOn
-	out["update"] = tree{
-		"order":       string(s.Update.Order),
-		"parallelism": strconv.Itoa(s.Update.Parallelism),
-		"min_ready":   shortDuration(s.Update.MinReady),
-		"deadline":    shortDuration(s.Update.Deadline),
+	out["update"] = updateTree(s.Update)
+	if s.Schedule != nil {
+		out["schedule"] = scheduleTree(*s.Schedule)
+	}
+	if s.Output != (Output{}) {
+		out["logs"] = tree{"max_size": shortSize(s.Output.MaxSize), "max_files": strconv.Itoa(s.Output.MaxFiles)}
 	}
 	out.put("stop_signal", unix.SignalName(s.StopSignal))
 	return out
@@ -147,8 +159,16 @@ func probeTree(p *Probe) tree {
 		get.put("host", p.HTTPGet.Host)
 		out["http_get"] = get
 	}
+	if p.GRPC != nil {
+		grpc := tree{"address": p.GRPC.Address}
+		grpc.put("service", p.GRPC.Service)
+		out["grpc"] = grpc
+	}
 	out.put("tcp", p.TCP)
 	out.put("exec", p.Exec)
+	if p.Notify {
+		out["notify"] = "true"
+	}
 	return out
 }
 
