@@ -13,7 +13,7 @@ FUZZTIME ?= 60s
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags "-X mainstay/cli.version=$(VERSION)" -o build/mainstay .
 
-# Debian packages and the S3 server. What cannot be installed is missing, and its tests
+# Debian packages, the S3 and the gRPC server. What cannot be installed is missing, and its tests
 # say that they were skipped; under CI=true they fail instead.
 peers:
 	testdata/peers/install
