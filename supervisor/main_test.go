@@ -144,6 +144,7 @@ func newFleet(t *testing.T) *fleet {
 	f := &fleet{t: t, state: t.TempDir(), Supervisor: New(slog.New(slog.DiscardHandler), nil, noRouter{})}
 	t.Cleanup(func() {
 		f.apply()
+		f.Apply(context.Background(), topology.Empty)
 		if st := f.Status(); len(st) != 0 {
 			t.Errorf("after Empty: %+v", st)
 		}

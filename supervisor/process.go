@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -15,16 +16,27 @@ import (
 )
 
 // A host starts processes and tries probes. There is one, machine, and a
-// simulated one in tests.
+// simulated one in tests. It is used between open and close only.
 type host interface {
+	// open readies the host. It may be opened again after close.
+	open()
+	// close waits for what the host does on its own. Every process was swept or released before.
+	close()
 	// start starts c. An error is about c or about the machine; no process was left behind.
 	start(c command) (process, error)
+	// adopt goes on with the process that was started in run, by this Mainstay before it was replaced or by one that has
+	// ended since. line is that of a command. The error is errGone if that process does not run any more, whatever has its pid
+	// now; what it may have left behind has been ended then.
+	adopt(run string, line func(stream string, text []byte, partial bool)) (process, error)
 	// check tries c once. Its error says what was asked and what was answered.
 	check(ctx context.Context, c check) error
+	// owns returns nil if it is p, or something that p started, that listens on the port of this machine, or if that cannot
+	// be told. The error names the program that does.
+	owns(p process, port int) error
 }
 
-// machine is the machine that Mainstay runs on.
-type machine struct{}
+// errGone says that a process to adopt does not run any more.
+var errGone = errors.New("the process does not run any more")
 
 // A command is one process to start, everything resolved.
 type command struct {
@@ -32,13 +44,19 @@ type command struct {
 	env         []string // NAME=value
 	directory   string   // empty: Mainstay's own
 	user, group string   // names or ids; empty: Mainstay's own
+	limits      topology.Limits
+	// run is an empty directory for what lets another Mainstay adopt the process: its output is there and who it is. Empty: it
+	// ends with this Mainstay, by its next output at the latest.
+	run string
+	// socket becomes descriptor 3 of the process and is told as sd_listen_fds(3) has it; nil: none. It stays the caller's.
+	socket *os.File
 	// line is called with each line of output, by one goroutine for each stream. The text is only valid
 	// during the call. It must not block for long: the process waits meanwhile.
 	line func(stream string, text []byte, partial bool)
 }
 
-// A process is a running program and the group that it leads. Its methods are called by one goroutine;
-// the channels may be received from by any.
+// A process is a running program, the group that it leads, and all that these have started. Its methods are called by one
+// goroutine, except contains, which any may call; the channels may be received from by any.
 type process interface {
 	pid() int // 0: it runs elsewhere
 	// exited is closed when the program has ended. Others of its group may live on, and the output may go on.
@@ -49,20 +67,35 @@ type process interface {
 	silent() <-chan struct{}
 	// signal sends sig to the whole group.
 	signal(sig syscall.Signal)
-	// sweep ends what the program left behind in its group: SIGTERM now and SIGKILL when ctx is done. It is to
-	// be called after exited, and the process is not to be used after it.
+	// contains reports whether pid is the program or something that it started.
+	contains(pid int) bool
+	// sweep ends what the program left behind, in whichever group and session: SIGTERM now and SIGKILL when ctx is done. It is
+	// to be called after exited, and the process is not to be used after it.
 	sweep(ctx context.Context)
+	// release lets the program go on without us, for another Mainstay to adopt: what it has written so far has been given to
+	// line when release returns, silent is closed, and exited never is. The process is not to be used after it.
+	release()
 }
 
 // An exit is how a program ended.
 type exit struct {
 	status int
 	signal syscall.Signal // 0: it exited by itself
+	// unknown says that an adopted process ended and nobody told how.
+	unknown bool
+	oom     bool  // the kernel killed it, or another of its tree, for want of memory
+	memory  int64 // the most bytes that it had; 0: unknown
 }
 
-func (e exit) clean() bool { return e.signal == 0 && e.status == 0 }
+func (e exit) clean() bool { return e.signal == 0 && e.status == 0 && !e.unknown }
 
 func (e exit) String() string {
+	switch {
+	case e.oom:
+		return "killed by the kernel: out of memory"
+	case e.unknown:
+		return "ended while Mainstay was not its parent, so its exit status is unknown"
+	}
 	if e.signal != 0 {
 		name := unix.SignalName(e.signal)
 		if name == "" {
@@ -82,7 +115,9 @@ func (r remote) pid() int                { return 0 }
 func (r remote) exited() <-chan struct{} { return r.left }
 func (r remote) exit() exit              { return exit{} }
 func (r remote) silent() <-chan struct{} { return r.left }
+func (r remote) contains(_ int) bool     { return false }
 func (r remote) sweep(_ context.Context) {}
+func (r remote) release()                { r.signal(0) }
 
 func (r remote) signal(_ syscall.Signal) {
 	select {

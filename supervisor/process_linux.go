@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"os"
 	"os/signal"
@@ -29,6 +30,18 @@ type group struct {
 	quiet chan struct{} // closed when the output has ended
 	pipes []*os.File
 }
+
+// machine is the machine that Mainstay runs on.
+type machine struct{ log *slog.Logger }
+
+func (machine) open()  {}
+func (machine) close() {}
+
+// adopt implements host.
+func (machine) adopt(string, func(string, []byte, bool)) (process, error) { return nil, errGone }
+
+// owns implements host.
+func (machine) owns(process, int) error { return nil }
 
 // start implements host.
 func (machine) start(c command) (process, error) {
@@ -154,6 +167,8 @@ func (g *group) pid() int                { return g.id }
 func (g *group) exited() <-chan struct{} { return g.gone }
 func (g *group) exit() exit              { return g.ended }
 func (g *group) silent() <-chan struct{} { return g.quiet }
+func (g *group) contains(pid int) bool   { return pid == g.id }
+func (g *group) release()                {}
 
 func (g *group) signal(sig syscall.Signal) {
 	if g.id > 1 { // 0 and 1 would mean our own group and everyone

@@ -29,6 +29,8 @@ type simulation struct {
 	live      map[int]*simulated   // by pid
 	most      int                  // that lived at once
 	pids      int
+	foreign   map[int]string // programs of others, by the port that they listen on
+	opened    int            // how often the host was opened and not closed
 	events    []event
 	routed    map[string]int // processes of each place that the Router was told of, by its id
 }
@@ -40,14 +42,15 @@ type event struct {
 
 // behaviour is how a simulated program behaves.
 type behaviour struct {
-	refuse     error         // cannot be started
-	readyAfter time.Duration // answers probes from then on
-	sickAfter  time.Duration // fails probes from then on; 0: never
-	neverReady bool
-	dieAfter   time.Duration // 0: never
-	status     int           // of its own end
-	ignoreTerm bool
-	stopTime   time.Duration // from signal to end
+	refuse      error         // cannot be started
+	readyAfter  time.Duration // answers probes from then on
+	sickAfter   time.Duration // fails probes from then on; 0: never
+	neverReady  bool
+	dieAfter    time.Duration // 0: never
+	status      int           // of its own end
+	ignoreTerm  bool
+	stopTime    time.Duration // from signal to end
+	outOfMemory bool          // it is the kernel that ends it
 }
 
 type simulated struct {
@@ -55,11 +58,37 @@ type simulated struct {
 	id      int
 	name    string // "web/1 v2"
 	port    string
+	run     string
+	limits  topology.Limits
+	socket  bool // it was given one
 	started time.Time
 	behaviour
+	gone chan struct{} // closed when it has ended
+
 	once  sync.Once
-	gone  chan struct{}
 	ended exit
+}
+
+// A hold is what a Supervisor has of a simulated process: its own start of it, or an adoption.
+type hold struct {
+	*simulated
+	over     chan struct{} // closed when the process has ended and was not released
+	silenced chan struct{}
+	quiet    sync.Once
+	left     chan struct{} // closed by release
+}
+
+func (p *simulated) held() *hold {
+	h := &hold{simulated: p, over: make(chan struct{}), silenced: make(chan struct{}), left: make(chan struct{})}
+	go func() {
+		select {
+		case <-p.gone:
+			close(h.over)
+			h.quiet.Do(func() { close(h.silenced) })
+		case <-h.left:
+		}
+	}()
+	return h
 }
 
 // simulate runs test on a simulated machine and stops everything after it.
@@ -73,6 +102,10 @@ func simulate(t *testing.T, behaviour map[string]behaviour, test func(s *simulat
 		s.record(start, "")
 		test(s)
 		s.apply()
+		s.applyAs(topology.Empty)
+		if s.opened != 0 {
+			t.Errorf("after Empty the host is still open (%d)", s.opened)
+		}
 		if st := s.Status(); len(st) != 0 {
 			t.Errorf("after Empty there are still services: %+v", st)
 		}
@@ -210,6 +243,47 @@ func (s *simulation) wantHappened(want []string, prefixes ...string) {
 	}
 }
 
+// open implements host.
+func (s *simulation) open() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.opened++
+}
+
+// close implements host.
+func (s *simulation) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.opened--
+}
+
+// adopt implements host. Whose process was started by one Supervisor of the simulation may be adopted by the next.
+func (s *simulation) adopt(run string, _ func(string, []byte, bool)) (process, error) {
+	s.mu.Lock()
+	var found *simulated
+	for _, p := range s.live {
+		if p.run == run && run != "" {
+			found = p
+		}
+	}
+	s.mu.Unlock()
+	if found == nil {
+		return nil, errGone
+	}
+	s.record(time.Now(), "adopt %s", found.name)
+	return found.held(), nil
+}
+
+// owns implements host.
+func (s *simulation) owns(p process, port int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if other, ok := s.foreign[port]; ok {
+		return fmt.Errorf("port %d is listened on by %s, not by %d", port, other, p.pid())
+	}
+	return nil
+}
+
 // start implements host.
 func (s *simulation) start(c command) (process, error) {
 	env := map[string]string{}
@@ -227,15 +301,22 @@ func (s *simulation) start(c command) (process, error) {
 	}
 	s.mu.Lock()
 	s.pids++
-	p := &simulated{sim: s, id: s.pids, name: name, port: env["PORT"], started: time.Now(), behaviour: b, gone: make(chan struct{})}
+	p := &simulated{
+		sim: s, id: s.pids, name: name, port: env["PORT"], run: c.run, limits: c.limits, socket: c.socket != nil,
+		started: time.Now(), behaviour: b, gone: make(chan struct{}),
+	}
 	s.live[p.id] = p
 	s.most = max(s.most, len(s.live))
 	s.mu.Unlock()
 	s.record(p.started, "start %s", name)
 	if b.dieAfter > 0 {
-		time.AfterFunc(b.dieAfter, func() { p.end(exit{status: b.status}) })
+		e := exit{status: b.status}
+		if b.outOfMemory {
+			e = exit{signal: syscall.SIGKILL, oom: true, memory: c.limits.Memory}
+		}
+		time.AfterFunc(b.dieAfter, func() { p.end(e) })
 	}
-	return p, nil
+	return p.held(), nil
 }
 
 // check implements host: it asks the process that listens on the port.
@@ -288,11 +369,18 @@ func (s *simulation) Drain(ctx context.Context, i topology.Instance) error {
 // Traffic implements Router.
 func (s *simulation) Traffic(topology.Instance) topology.Traffic { return topology.Traffic{} }
 
-func (p *simulated) pid() int                { return p.id }
-func (p *simulated) exited() <-chan struct{} { return p.gone }
-func (p *simulated) exit() exit              { return p.ended }
-func (p *simulated) silent() <-chan struct{} { return p.gone }
-func (p *simulated) sweep(context.Context)   {}
+func (p *simulated) pid() int              { return p.id }
+func (p *simulated) exit() exit            { return p.ended }
+func (p *simulated) contains(pid int) bool { return pid == p.id }
+func (p *simulated) sweep(context.Context) {}
+func (h *hold) exited() <-chan struct{}    { return h.over }
+func (h *hold) silent() <-chan struct{}    { return h.silenced }
+
+func (h *hold) release() {
+	close(h.left)
+	h.sim.record(time.Now(), "release %s", h.name)
+	h.quiet.Do(func() { close(h.silenced) })
+}
 
 func (p *simulated) signal(sig syscall.Signal) {
 	p.sim.record(time.Now(), "signal %s %s", p.name, sig)

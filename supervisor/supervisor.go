@@ -55,13 +55,14 @@ type Supervisor struct {
 	site *site
 
 	mu       sync.Mutex
+	open     bool                // the host is
 	applies  int                 // how often Apply was called
 	services map[string]*service // by name; those being removed stay until they are gone
 }
 
 // New returns a Supervisor that runs nothing yet.
 func New(log *slog.Logger, reg prometheus.Registerer, router Router) *Supervisor {
-	return newSupervisor(log, reg, router, machine{})
+	return newSupervisor(log, reg, router, &machine{log: log})
 }
 
 func newSupervisor(log *slog.Logger, reg prometheus.Registerer, router Router, host host) *Supervisor {
@@ -86,6 +87,10 @@ func newSupervisor(log *slog.Logger, reg prometheus.Registerer, router Router, h
 // a process that cannot be started is a state of its instance.
 func (s *Supervisor) Apply(ctx context.Context, t *topology.Topology) error {
 	s.mu.Lock()
+	if !s.open && t != topology.Empty {
+		s.open = true
+		s.site.host.open()
+	}
 	s.applies++
 	names := slices.Sorted(maps.Keys(t.Services))
 	for _, name := range names {
@@ -110,7 +115,20 @@ func (s *Supervisor) Apply(ctx context.Context, t *topology.Topology) error {
 	s.mu.Unlock()
 
 	s.remove(ctx, gone)
+	if t == topology.Empty {
+		s.closeHost()
+	}
 	return nil
+}
+
+// closeHost closes the host unless something is left of a service.
+func (s *Supervisor) closeHost() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open && len(s.services) == 0 {
+		s.open = false
+		s.site.host.close()
+	}
 }
 
 // afterKill bounds the wait for processes that were sent SIGKILL: one in an uninterruptible system call does not die of it.
