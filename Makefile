@@ -2,12 +2,13 @@
 # make test     brings in the peers that tests talk to, then runs every test with the race detector
 # make lint     gofmt, go vet, staticcheck
 # make soak     the long tests and a minute of fuzzing for each parser
+# make vm       boots a virtual machine and looks there at limits, the clock and process 1
 # make bench    benchmarks; they print, they do not judge
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 60s
 
-.PHONY: build test lint soak fuzz bench peers clean
+.PHONY: build test lint soak vm fuzz bench peers clean
 .DEFAULT_GOAL := build
 
 build:
@@ -26,7 +27,12 @@ lint:
 	go vet ./...
 	go tool -modfile=tools/go.mod staticcheck ./...
 
+vm:
+	testdata/vm/install
+	MAINSTAY_VM=1 go test -run '^TestVM$$' -count=1 .
+
 soak: peers fuzz
+	testdata/vm/install
 	MAINSTAY_SOAK=1 go test -race -timeout 2h ./...
 
 # Go runs one fuzz target at a time.

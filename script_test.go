@@ -41,8 +41,14 @@ func TestMain(m *testing.M) {
 func TestScripts(t *testing.T) {
 	root := t.TempDir()
 	t.Cleanup(func() { noneLeft(t, root) })
-	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
+	params := scripts(root)
+	params.Dir = "testdata/script"
+	testscript.Run(t, params)
+}
+
+// scripts returns how scripts are run, in directories under root.
+func scripts(root string) testscript.Params {
+	return testscript.Params{
 		WorkdirRoot:         root,
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
@@ -61,7 +67,7 @@ func TestScripts(t *testing.T) {
 			"gone":     gone,
 			"promlint": lintMetrics,
 		},
-	})
+	}
 }
 
 // patience bounds every wait of a script.
