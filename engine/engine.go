@@ -11,8 +11,12 @@
 // Every topology accepted from the source gets the next generation number and is
 // kept in the state directory, which the engine holds locked while it runs. If the
 // file is broken when Mainstay starts, the newest generation that can be read runs
-// instead. Overrides (scale, stop, restart) are laid over what the file says and
-// are not kept.
+// instead. Overrides (scale, stop, restart) are laid over what the file says. A
+// roll-back runs an older generation again and pins it until the file changes.
+//
+// What runs is written down (register.go) until it is stopped. A Mainstay that
+// finds the note of one that did not stop it applies that first, so that the stages
+// find what still runs as what it is, and then reloads to the file.
 //
 // Run owns the goroutines: one watches the source and asks for a reload after
 // each change; a short-lived one per call of Apply says in the log when that takes long.
@@ -60,6 +64,15 @@ type Stage struct {
 	Subsystem Subsystem
 }
 
+// A Survivor is a Subsystem that can leave what it runs running when Mainstay ends.
+type Survivor interface {
+	Subsystem
+	// Suspend lets go of all that runs without ending it, so that the Apply of a next process can take it over. What it runs
+	// is not changed by it. It returns when nothing of the subsystem itself runs any more, at the latest soon after ctx is done.
+	// The Subsystem is not used afterwards.
+	Suspend(ctx context.Context) error
+}
+
 // ErrStopped is what those get who ask for a change when the engine has begun to stop or could not start.
 var ErrStopped = errors.New("mainstay is stopping")
 
@@ -78,6 +91,7 @@ type Engine struct {
 	// and replace the view.
 	turn        chan struct{}
 	generations *generations
+	register    *register
 
 	view atomic.Pointer[view]
 }
@@ -191,10 +205,12 @@ func (e *Engine) apply(ctx context.Context, have, next *topology.Topology) error
 }
 
 // stop lets the requests in flight finish while the processes that answer them still run, then stops
-// everything, what was started last first. Taking away cannot fail, so neither can stop.
+// everything, what was started last first. Taking away cannot fail, so neither can stop. With on_exit: keep, what can outlive
+// Mainstay is left running.
 func (e *Engine) stop(ctx context.Context) {
 	begin := time.Now()
 	v := *e.view.Load()
+	keep := v.topology.OnExit == topology.OnExitKeep
 	quiet := v.topology.Quiet()
 	for _, stage := range e.stages {
 		if err := e.applyStage(ctx, longestGrace(v.topology), stage, quiet); err != nil {
@@ -202,13 +218,31 @@ func (e *Engine) stop(ctx context.Context) {
 		}
 	}
 	for _, stage := range slices.Backward(e.stages) {
-		if err := e.applyStage(ctx, patience(v.topology), stage, topology.Empty); err != nil {
+		if err := e.end(ctx, stage, v.topology, keep); err != nil {
 			e.log.Error("stage refused to stop", "err", err)
 		}
 	}
 	v.topology, v.file, v.overrides, v.status.Overrides = topology.Empty, topology.Empty, nil, nil
 	e.view.Store(&v)
+	if keep {
+		e.log.Info("services left running, the next start takes them over", "took", time.Since(begin))
+		return
+	}
+	e.forget()
 	e.log.Info("everything stopped", "took", time.Since(begin))
+}
+
+// end stops a stage that runs t or, if it is to be kept and can be, lets go of it.
+func (e *Engine) end(ctx context.Context, stage Stage, t *topology.Topology, keep bool) error {
+	if survivor, ok := stage.Subsystem.(Survivor); ok && keep {
+		ctx, cancel := context.WithTimeout(ctx, margin)
+		defer cancel()
+		if err := survivor.Suspend(ctx); err != nil {
+			return fmt.Errorf("%s: suspend: %w", stage.Name, err)
+		}
+		return nil
+	}
+	return e.applyStage(ctx, patience(t), stage, topology.Empty)
 }
 
 // slow is how long a stage may take before the log says that it is still busy, and how often that is said again.

@@ -1,18 +1,12 @@
 package engine
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
 	"github.com/fsnotify/fsnotify"
 
@@ -22,23 +16,55 @@ import (
 // Files is the Source that reads the files at paths, later ones over earlier ones, and watches them: by inotify
 // on their directories, since editors save by renaming and a watch on the file itself ends with
 // that, and by looking every few seconds, since network file systems tell nothing. Only a change of content
-// counts. What the files refer to, such as certificates, is not watched; a Reload sees it.
+// counts. What the files refer to is watched in the same way.
 func Files(log *slog.Logger, paths ...string) Source {
-	return &files{log: log, paths: paths, newWatcher: fsnotify.NewWatcher}
+	return &files{log: log, paths: paths, newWatcher: fsnotify.NewWatcher, moved: make(chan struct{}, 1)}
 }
 
 type files struct {
 	log        *slog.Logger
-	paths      []string
+	paths      sheaf
 	newWatcher func() (*fsnotify.Watcher, error)
 	first      atomic.Pointer[string] // digest of what the first Load saw
+	moved      chan struct{}          // referred is another one
+
+	mu       sync.Mutex // guards the field below
+	referred referred
+}
+
+// referred are the files that the files refer to.
+type referred struct {
+	paths sheaf
+	sum   string // digest of their contents when they were named
 }
 
 func (f *files) Load(context.Context) ([]topology.File, error) {
 	read, err := topology.Read(f.paths)
-	sum := digest(read, err)
+	sum := digest(read)
+	if err != nil {
+		sum, _ = f.paths.content()
+	}
 	f.first.CompareAndSwap(nil, &sum)
 	return read, err
+}
+
+// Refer implements Source. What is no plain file, such as a pipe, cannot be read again and is not watched.
+func (f *files) Refer(paths []string) {
+	paths = slices.DeleteFunc(slices.Clone(paths), func(path string) bool {
+		info, err := os.Stat(path)
+		return err == nil && !info.Mode().IsRegular()
+	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if slices.Equal(paths, f.referred.paths) {
+		return
+	}
+	f.referred.paths = paths
+	f.referred.sum, _ = f.referred.paths.content()
+	select {
+	case f.moved <- struct{}{}:
+	default: // it has not been looked at yet
+	}
 }
 
 // Watch implements Source. A file that is missing or empty is given a moment to come back.
@@ -46,6 +72,36 @@ func (f *files) Watch(ctx context.Context, changed func()) error {
 	var known string
 	if first := f.first.Load(); first != nil {
 		known = *first
+	}
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() { f.watchReferred(ctx, changed) })
+	f.watch(ctx, f.paths, known, changed)
+	return nil
+}
+
+// watchReferred watches what the files refer to, whatever that is at the moment, until ctx is done.
+func (f *files) watchReferred(ctx context.Context, changed func()) {
+	for ctx.Err() == nil {
+		f.mu.Lock()
+		now := f.referred
+		f.mu.Unlock()
+		until, end := context.WithCancel(ctx)
+		var watching sync.WaitGroup
+		watching.Go(func() { f.watch(until, now.paths, now.sum, changed) })
+		select {
+		case <-ctx.Done():
+		case <-f.moved:
+		}
+		end()
+		watching.Wait()
+	}
+}
+
+// watch calls changed after each change of the paths' contents from the one with the digest known, until ctx is done.
+func (f *files) watch(ctx context.Context, paths sheaf, known string, changed func()) {
+	if len(paths) == 0 {
+		return
 	}
 	hints := make(chan struct{}, 1)
 	var watching sync.WaitGroup
@@ -58,10 +114,9 @@ func (f *files) Watch(ctx context.Context, changed func()) error {
 	default:
 		defer watcher.Close() // before the wait: it ends the goroutine
 		watching.Go(func() { pass(watcher, hints) })
-		follow = f.follower(watcher)
+		follow = f.follower(watcher, paths)
 	}
-	settle(ctx, known, hints, watched{stamp: f.stamp, content: f.content, follow: follow, changed: changed})
-	return nil
+	settle(ctx, known, hints, watched{stamp: paths.stamp, content: paths.content, follow: follow, changed: changed})
 }
 
 // pass turns the watcher's events into hints until it is closed. Which file an event is about says little: a
@@ -85,12 +140,12 @@ func pass(watcher *fsnotify.Watcher, hints chan<- struct{}) {
 	}
 }
 
-// follower returns a function that makes watcher watch the directories where the files are now, and
+// follower returns a function that makes watcher watch the directories where the files at paths are now, and
 // no others.
-func (f *files) follower(watcher *fsnotify.Watcher) func() {
+func (f *files) follower(watcher *fsnotify.Watcher, paths sheaf) func() {
 	warned := false
 	return func() {
-		wanted := f.directories()
+		wanted := paths.directories()
 		for _, dir := range watcher.WatchList() {
 			if !slices.Contains(wanted, dir) {
 				watcher.Remove(dir) // it may be gone: then there is nothing to remove
@@ -104,57 +159,4 @@ func (f *files) follower(watcher *fsnotify.Watcher) func() {
 			}
 		}
 	}
-}
-
-// directories returns where the files are, both by the names they are given and, where those are
-// symlinks, in truth.
-func (f *files) directories() []string {
-	var dirs []string
-	for _, path := range f.paths {
-		dirs = append(dirs, filepath.Dir(path))
-		if target, err := filepath.EvalSymlinks(path); err == nil {
-			dirs = append(dirs, filepath.Dir(target))
-		}
-	}
-	slices.Sort(dirs)
-	return slices.Compact(dirs)
-}
-
-// stamp returns what a stat shows of the files.
-func (f *files) stamp() string {
-	var stamp strings.Builder
-	for _, path := range f.paths {
-		info, err := os.Stat(path)
-		if err != nil {
-			fmt.Fprintln(&stamp, err)
-			continue
-		}
-		fmt.Fprintln(&stamp, info.Size(), info.ModTime().UnixNano())
-		if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-			fmt.Fprintln(&stamp, stat.Dev, stat.Ino)
-		}
-	}
-	return stamp.String()
-}
-
-// content returns the digest of the files' contents, and whether all of them are there and none is empty.
-func (f *files) content() (sum string, whole bool) {
-	read, err := topology.Read(f.paths)
-	whole = err == nil
-	for _, file := range read {
-		whole = whole && len(bytes.TrimSpace(file.Content)) > 0
-	}
-	return digest(read, err), whole
-}
-
-// digest returns a digest of what reading gave.
-func digest(read []topology.File, err error) string {
-	hash := sha256.New()
-	if err != nil {
-		fmt.Fprintln(hash, err)
-	}
-	for _, f := range read {
-		fmt.Fprintf(hash, "%d %s %d %s", len(f.Path), f.Path, len(f.Content), f.Content)
-	}
-	return string(hash.Sum(nil))
 }

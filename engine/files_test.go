@@ -193,8 +193,8 @@ func TestFilesWatchesWhereSymlinksLead(t *testing.T) {
 	mkdir(t, data)
 	write(t, filepath.Join(data, "real.yaml"), "one")
 	symlink(t, "../data/real.yaml", filepath.Join(etc, "topology.yaml"))
-	f := &files{paths: []string{filepath.Join(etc, "topology.yaml"), filepath.Join(etc, "missing.yaml")}}
-	if got := f.directories(); !slices.Equal(got, []string{data, etc}) {
+	paths := sheaf{filepath.Join(etc, "topology.yaml"), filepath.Join(etc, "missing.yaml")}
+	if got := paths.directories(); !slices.Equal(got, []string{data, etc}) {
 		t.Errorf("directories: %v, want %v and %v", got, data, etc)
 	}
 }
@@ -244,5 +244,31 @@ func TestFilesReadsAllOfThem(t *testing.T) {
 	files, err := source.Load(t.Context())
 	if err != nil || len(files) != 2 || string(files[1].Content) != "prod changed" {
 		t.Errorf("Load: %v, %v", files, err)
+	}
+}
+
+func TestFilesSeesWhatItRefersTo(t *testing.T) {
+	dir := t.TempDir()
+	path, secret, other := filepath.Join(dir, "topology.yaml"), filepath.Join(dir, "secrets", "password"), filepath.Join(dir, "tls", "key.pem")
+	mkdir(t, filepath.Dir(secret))
+	mkdir(t, filepath.Dir(other))
+	write(t, path, "one")
+	write(t, secret, "old")
+	write(t, other, "old")
+	source := Files(slog.New(slog.DiscardHandler), path)
+	source.Refer([]string{secret, filepath.Join(dir, "missing")})
+	f := watchSource(t, path, source)
+
+	write(t, secret+".new", "new")
+	rename(t, secret+".new", secret)
+	f.want("one") // a change is told, of something else than the file
+
+	source.Refer([]string{other})
+	write(t, other, "new")
+	f.want("one")
+	write(t, secret, "newest")
+	write(t, path, "two")
+	if before := f.want("two"); before > 0 {
+		t.Errorf("a change of a file that is referred to no more was told")
 	}
 }

@@ -26,7 +26,9 @@ const keptGenerations = 50
 // A generation is a topology that was once accepted, as the source gave it.
 type generation struct {
 	Number int        `json:"generation"`
-	Time   time.Time  `json:"time"` // when it was accepted
+	Time   time.Time  `json:"time"`             // when it was accepted
+	Origin string     `json:"origin,omitempty"` // who asked for it, as Outcome.Origin
+	Again  int        `json:"again,omitempty"`  // the generation that was rolled back to; 0: none
 	Files  []keptFile `json:"files"`
 	SHA256 string     `json:"sha256"` // of the files' paths and contents, in hex
 }
@@ -171,12 +173,13 @@ func decodeGeneration(content []byte) (generation, error) {
 
 // add keeps files as the generation number and lets go of the oldest. After a crash at any moment the
 // generation is either there whole or not at all.
-func (g *generations) add(number int, files []topology.File) error {
+func (g *generations) add(number int, files []topology.File, origin string, again int) error {
 	g.last = max(g.last, number)
 	kept, err := newGeneration(number, files)
 	if err != nil {
 		return err
 	}
+	kept.Origin, kept.Again = origin, again
 	content, err := json.MarshalIndent(kept, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode generation: %w", err)

@@ -156,7 +156,7 @@ func TestGenerationsAreKeptAndLetGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range keptGenerations + 10 {
-		if err := g.add(i+1, []topology.File{{Path: "topology.yaml", Content: fmt.Appendf(nil, "# %d: \"é\"\n", i+1)}}); err != nil {
+		if err := g.add(i+1, []topology.File{{Path: "topology.yaml", Content: fmt.Appendf(nil, "# %d: \"é\"\n", i+1)}}, OriginWatch, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -187,7 +187,7 @@ func TestGenerationsAreKeptAndLetGo(t *testing.T) {
 		t.Errorf("time: %v", kept.Time)
 	}
 
-	if err := g.add(61, []topology.File{{Path: "latin1.yaml", Content: []byte("name: caf\xe9")}}); err == nil {
+	if err := g.add(61, []topology.File{{Path: "latin1.yaml", Content: []byte("name: caf\xe9")}}, OriginWatch, 0); err == nil {
 		t.Error("a file that JSON cannot hold was kept")
 	}
 }

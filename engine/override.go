@@ -13,7 +13,7 @@ import (
 // ErrNoService is returned for an override of a service that does not exist.
 var ErrNoService = errors.New("no such service")
 
-// An Override changes a service at run time, over what the file says, until Mainstay stops or the
+// An Override changes a service at run time, over what the file says, until Mainstay is stopped or the
 // service's own replicas change in the file.
 type Override struct {
 	Replicas *int  // nil: no opinion
@@ -53,6 +53,7 @@ func (e *Engine) Override(ctx context.Context, service string, o Override) error
 	v.topology, v.overrides = next, laid
 	v.status.Overrides = laid.describe(v.file)
 	e.view.Store(&v)
+	e.remember(v)
 	e.log.Info("override laid", "service", service, "override", wanted.describe(s), "restart", o.Restart)
 	return nil
 }
@@ -62,26 +63,26 @@ type overrides map[string]override
 
 // An override is all that was laid over one service.
 type override struct {
-	replicas *int // nil: as the file says
-	stopped  bool
-	epoch    int // how often it was restarted; kept for as long as the service exists, for going back would be a restart too
+	Replicas *int `json:"replicas,omitempty"` // nil: as the file says
+	Stopped  bool `json:"stopped,omitempty"`
+	Epoch    int  `json:"epoch,omitempty"` // how often it was restarted; kept for as long as the service exists, for going back would be a restart too
 }
 
 // with returns v with o laid over it too, or why s cannot have that.
 func (v override) with(o Override, s topology.Service) (override, error) {
 	if o.Replicas != nil {
-		v.replicas = o.Replicas
+		v.Replicas = o.Replicas
 		if *o.Replicas == s.Replicas {
-			v.replicas = nil
+			v.Replicas = nil
 		}
 	}
 	if o.Stopped != nil {
-		v.stopped = *o.Stopped
+		v.Stopped = *o.Stopped
 	}
 	if o.Restart {
-		v.epoch++
+		v.Epoch++
 	}
-	if o.Restart && v.stopped {
+	if o.Restart && v.Stopped {
 		return override{}, errors.New("it is stopped, there is nothing to restart; start it")
 	}
 	return v, v.check(s)
@@ -95,15 +96,15 @@ func (v override) check(s topology.Service) error {
 	switch {
 	case len(s.External) > 0:
 		return errors.New("it is external: its instances run elsewhere and cannot be scaled, stopped or restarted from here")
-	case v.replicas == nil:
+	case v.Replicas == nil:
 		return nil
-	case *v.replicas < 0:
-		return fmt.Errorf("%d replicas: there cannot be fewer than none", *v.replicas)
-	case *v.replicas > maxReplicas:
-		return fmt.Errorf("%d replicas: the most is %d", *v.replicas, maxReplicas)
-	case *v.replicas > 1 && s.Port > 0:
+	case *v.Replicas < 0:
+		return fmt.Errorf("%d replicas: there cannot be fewer than none", *v.Replicas)
+	case *v.Replicas > maxReplicas:
+		return fmt.Errorf("%d replicas: the most is %d", *v.Replicas, maxReplicas)
+	case *v.Replicas > 1 && s.Port > 0:
 		return fmt.Errorf("%d replicas: only one instance can listen on its fixed port %d; with port: auto each is given its own",
-			*v.replicas, s.Port)
+			*v.Replicas, s.Port)
 	}
 	return nil
 }
@@ -111,11 +112,11 @@ func (v override) check(s topology.Service) error {
 // describe returns v for people, empty if it is as the file says.
 func (v override) describe(s topology.Service) string {
 	var words []string
-	if v.stopped {
+	if v.Stopped {
 		words = append(words, "stopped")
 	}
-	if v.replicas != nil {
-		words = append(words, fmt.Sprintf("replicas %d (file: %d)", *v.replicas, s.Replicas))
+	if v.Replicas != nil {
+		words = append(words, fmt.Sprintf("replicas %d (file: %d)", *v.Replicas, s.Replicas))
 	}
 	return strings.Join(words, ", ")
 }
@@ -129,9 +130,9 @@ func (o overrides) over(t *topology.Topology) *topology.Topology {
 	laid.Services = maps.Clone(t.Services)
 	for name, v := range o {
 		s := laid.Services[name]
-		s.Stopped, s.Epoch = v.stopped, v.epoch
-		if v.replicas != nil {
-			s.Replicas = *v.replicas
+		s.Stopped, s.Epoch = v.Stopped, v.Epoch
+		if v.Replicas != nil {
+			s.Replicas = *v.Replicas
 		}
 		laid.Services[name] = s
 	}
@@ -148,7 +149,7 @@ func (o overrides) carry(have, next *topology.Topology) overrides {
 			continue
 		}
 		if s.Replicas != have.Services[name].Replicas || v.check(s) != nil {
-			v = override{epoch: v.epoch}
+			v = override{Epoch: v.Epoch}
 		}
 		carried[name] = v
 	}

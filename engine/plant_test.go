@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -55,6 +56,13 @@ type desk struct {
 	file    topology.File
 	err     error
 	changed func()
+	read    []string // as Refer was told last
+}
+
+func (d *desk) Refer(paths []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.read = paths
 }
 
 func (d *desk) Load(context.Context) ([]topology.File, error) {
@@ -212,6 +220,20 @@ func (p *plant) pass(d time.Duration) {
 func (p *plant) stop() error {
 	p.cancel()
 	return <-p.ended
+}
+
+// crash ends Run and leaves in the state directory what a process that is killed leaves.
+func (p *plant) crash() {
+	p.t.Helper()
+	path := filepath.Join(p.stateDir, "running.json")
+	note, err := os.ReadFile(path)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if err := p.stop(); err != nil {
+		p.t.Fatalf("Run: %v", err)
+	}
+	write(p.t, path, string(note))
 }
 
 func (p *plant) wantApplied(want ...string) {

@@ -4,115 +4,72 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"reflect"
 	"time"
 
 	"mainstay/topology"
 )
 
-// start takes hold of the state directory and applies the first topology: what the source says or, if that has
-// problems, the newest good generation. The state directory is held until the file returned is closed.
-func (e *Engine) start(ctx context.Context) (_ *os.File, err error) {
-	o := Outcome{Time: time.Now(), Origin: OriginStart, Result: ResultApplied}
-	d, err := e.load(ctx)
-	var kept generation // which runs again; none yet
-	if d.problems.Failed() {
-		if kept, d.topology = e.fallback(d.files); d.topology == nil {
-			return nil, err
-		}
-		o.Result = ResultInvalid
-	} else if err != nil {
-		return nil, err
-	}
-
-	lock, err := lockStateDir(d.topology.StateDir)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			lock.Close()
-		}
-	}()
-	e.generations = generationsIn(e.log, d.topology.StateDir)
-	if err := e.generations.open(); err != nil {
-		return nil, err
-	}
-	if o.Result == ResultApplied {
-		if newest, t := e.generations.newest(); t != nil && same(t, d.topology) {
-			kept = newest
-		}
-	}
-	fresh := kept.Number == 0
-	if fresh {
-		kept.Number, kept.Time = e.generations.last+1, o.Time
-	}
-	d.topology.Generation = kept.Number
-
-	if err := e.apply(ctx, topology.Empty, d.topology); err != nil {
-		return nil, err
-	}
-	if fresh {
-		e.keep(d)
-	}
-	v := view{topology: d.topology, file: d.topology}
-	v.status = Status{Name: d.topology.Name, Generation: kept.Number, Since: kept.Time, Files: d.paths()}
-	o.Problems = d.problems
-	if o.Result == ResultInvalid {
-		v.status.Fallback = fmt.Sprintf("generation %d, accepted %s, runs instead of the file: %s",
-			kept.Number, kept.Time.Format(time.RFC3339), firstError(d.problems))
-		e.log.Warn("older generation started instead of the file", "generation", kept.Number, "accepted", kept.Time)
-	}
-	e.conclude(v, &o)
-	return lock, nil
-}
-
-// fallback returns the newest good generation in the state directory that files name, and its topology; nil if there is none.
-func (e *Engine) fallback(files []topology.File) (generation, *topology.Topology) {
-	stateDir, _ := topology.Locate(files)
-	if stateDir == "" {
-		return generation{}, nil
-	}
-	kept, t := generationsIn(e.log, stateDir).newest()
-	if t != nil && t.StateDir != stateDir {
-		e.log.Warn("generation skipped", "generation", kept.Number,
-			"err", fmt.Sprintf("its state directory is %s, the file's is %s", t.StateDir, stateDir))
-		return generation{}, nil
-	}
-	return kept, t
-}
-
 // Reload loads the source and applies it if it says something new. It is safe for concurrent use; calls
 // wait for each other, and before Started for the first topology. origin says who asked: watch, SIGHUP, api. Once it
 // has begun to apply, ctx does not cut it short. The error is [topology.Problems], the source's, a refusal or
 // [ErrStopped]; the log tells every outcome, so the caller need not.
 func (e *Engine) Reload(ctx context.Context, origin string) (Outcome, error) {
+	return e.change(ctx, origin, func(v *view, o *Outcome) error { return e.reload(ctx, v, o) })
+}
+
+// change calls f, which may apply something and changes the view and the outcome accordingly, when nobody else has the turn.
+func (e *Engine) change(ctx context.Context, origin string, f func(v *view, o *Outcome) error) (Outcome, error) {
 	if err := e.take(ctx); err != nil {
 		return Outcome{}, err
 	}
 	defer e.give()
 	v := *e.view.Load()
 	o := Outcome{Time: time.Now(), Origin: origin}
-	err := e.reload(ctx, &v, &o)
-	if problems := (topology.Problems{}); err != nil && !errors.As(err, &problems) {
-		o.Error = err.Error()
-	}
+	err := f(&v, &o)
+	o.tell(err)
 	e.conclude(v, &o)
 	return o, err
 }
 
-// reload makes what the source says so, and changes v and o accordingly.
+// tell puts err into the outcome, unless its problems say it already.
+func (o *Outcome) tell(err error) {
+	if problems := (topology.Problems{}); err != nil && !errors.As(err, &problems) {
+		o.Error = err.Error()
+	}
+}
+
+// reload makes what the source says so, and changes v and o accordingly. While an older generation is pinned and the file
+// is the one that it was rolled back from, that generation is read again instead: its secrets may have changed.
 func (e *Engine) reload(ctx context.Context, v *view, o *Outcome) error {
-	d, err := e.load(ctx)
+	pin := v.status.Pin
+	files, err := e.source.Load(ctx)
+	if pin != nil && (o.Origin != OriginWatch && o.Origin != OriginStart || sumOf(files, err) != pin.Sum) {
+		pin = nil
+	}
+	if pin != nil {
+		var kept generation
+		kept, err = e.generations.read(v.status.Generation)
+		files = kept.files()
+	}
+	var d draft
+	if err == nil {
+		d, err = read(files)
+	}
 	o.Problems = d.problems
 	if err != nil {
 		o.Result = ResultInvalid
 		return err
 	}
+	return e.become(ctx, v, o, d, pin)
+}
+
+// become makes d what runs, pinned if pin says so, and changes v and o accordingly.
+func (e *Engine) become(ctx context.Context, v *view, o *Outcome, d draft, pin *Pin) error {
+	e.source.Refer(d.topology.Read)
 	if same(v.file, d.topology) {
 		o.Result = ResultUnchanged
-		v.status.Fallback = ""
+		v.status.Fallback, v.status.Pin = "", pin
 		return nil
 	}
 	d.topology.Generation = e.generations.last + 1
@@ -128,7 +85,7 @@ func (e *Engine) reload(ctx context.Context, v *view, o *Outcome) error {
 		return err
 	}
 	o.Result = ResultApplied
-	e.keep(d)
+	e.keep(d, o.Origin, pin)
 	for name := range v.overrides.describe(v.file) {
 		if _, ok := laid.describe(d.topology)[name]; !ok {
 			e.log.Info("override dropped", "service", name)
@@ -137,7 +94,7 @@ func (e *Engine) reload(ctx context.Context, v *view, o *Outcome) error {
 	v.topology, v.file, v.overrides = next, d.topology, laid
 	v.status = Status{
 		Name: next.Name, Generation: next.Generation, Since: o.Time, Files: d.paths(),
-		LastGood: v.status.LastGood, Overrides: laid.describe(d.topology),
+		LastGood: v.status.LastGood, Overrides: laid.describe(d.topology), Pin: pin,
 	}
 	return nil
 }
@@ -150,10 +107,14 @@ func (e *Engine) conclude(v view, o *Outcome) {
 		v.status.LastGood = o.Time
 	}
 	v.status.LastReload = *o
-	e.view.Store(&v)
+	before := e.view.Swap(&v).status.Pin
+	e.remember(v)
 	e.metrics.reloads.WithLabelValues(o.Result).Inc()
 
 	log := e.log.With("origin", o.Origin, "generation", o.Generation)
+	if before != nil && v.status.Pin == nil {
+		log.Info("file followed again", "rolled_back_to", before.Generation)
+	}
 	switch o.Result {
 	case ResultUnchanged:
 		log.Debug("topology unchanged")
@@ -196,6 +157,11 @@ func (e *Engine) load(ctx context.Context) (draft, error) {
 	if err != nil {
 		return draft{}, err
 	}
+	return read(files)
+}
+
+// read returns what files say. The error is the draft's problems.
+func read(files []topology.File) (draft, error) {
 	d := draft{files: files}
 	d.topology, d.problems = topology.Parse(files)
 	if d.problems.Failed() {
@@ -214,8 +180,12 @@ func (d draft) paths() []string {
 
 // keep keeps d as the generation that its topology says. That it runs is worth more than its copy: if it cannot be
 // written (a full disk), the log says so and a start with a broken file will find the one before.
-func (e *Engine) keep(d draft) {
-	if err := e.generations.add(d.topology.Generation, d.files); err != nil {
+func (e *Engine) keep(d draft, origin string, pin *Pin) {
+	again := 0
+	if pin != nil {
+		again = pin.Generation
+	}
+	if err := e.generations.add(d.topology.Generation, d.files, origin, again); err != nil {
 		e.log.Error("generation not kept", "generation", d.topology.Generation, "err", err)
 	}
 }

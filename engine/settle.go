@@ -7,6 +7,7 @@ import (
 
 const (
 	quiet     = 250 * time.Millisecond // without a change before a change counts
+	ceiling   = 2 * time.Second        // without such a moment before a change counts all the same
 	absence   = 2 * time.Second        // how long files may be missing or empty before that counts
 	pollEvery = 2 * time.Second        // between looks at the stamp without a hint
 	readEvery = 30 * time.Second       // between looks at the content without another stamp
@@ -21,7 +22,7 @@ type watched struct {
 }
 
 // settle calls w.changed whenever w's content is no longer the one with the digest known, and has been the same
-// at both ends of a moment of quiet; it returns when ctx is done. A hint says that now is a good
+// at both ends of a moment of quiet, or has been changing for as long as the ceiling; it returns when ctx is done. A hint says that now is a good
 // time to look, but settle finds every change without any, too.
 func settle(ctx context.Context, known string, hints <-chan struct{}, w watched) {
 	poll, read, rest := time.NewTicker(pollEvery), time.NewTicker(readEvery), time.NewTimer(quiet)
@@ -32,10 +33,14 @@ func settle(ctx context.Context, known string, hints <-chan struct{}, w watched)
 	w.follow()
 	stamp := w.stamp()
 	seen, _ := w.content()
-	var brokenSince time.Time // zero: the content is whole
+	var brokenSince time.Time   // zero: the content is whole
+	restlessSince := time.Now() // zero: nothing changes
 	look := func() {
 		seen, _ = w.content()
-		rest.Reset(quiet)
+		if restlessSince.IsZero() {
+			restlessSince = time.Now()
+		}
+		rest.Reset(max(0, min(quiet, ceiling-time.Since(restlessSince))))
 	}
 	lookIfTouched := func() {
 		if now := w.stamp(); now != stamp {
@@ -62,12 +67,16 @@ func settle(ctx context.Context, known string, hints <-chan struct{}, w watched)
 			case brokenSince.IsZero():
 				brokenSince = time.Now()
 			}
+			restless := digest != seen && time.Since(restlessSince) < ceiling
+			broken := !whole && time.Since(brokenSince) < absence
 			switch {
 			case digest == known:
-			case digest != seen, !whole && time.Since(brokenSince) < absence:
+				restlessSince = time.Time{}
+			case restless, broken:
 				seen = digest
 				rest.Reset(quiet)
 			default:
+				restlessSince = time.Time{}
 				known = digest
 				w.changed()
 			}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -82,6 +83,29 @@ func TestSettleWaitsForQuiet(t *testing.T) {
 		p.wantRead(t, "three")
 		time.Sleep(time.Hour)
 		p.wantRead(t, "three")
+	})
+}
+
+func TestSettleReadsWhatNeverRests(t *testing.T) {
+	settling(t, func(t *testing.T, p *paper, hint func()) {
+		for i := range 50 {
+			p.write(fmt.Sprint("save ", i))
+			hint()
+			time.Sleep(quiet / 5)
+		}
+		p.mu.Lock()
+		reads := len(p.read)
+		p.mu.Unlock()
+		if reads != 1 {
+			t.Errorf("read %d times in %s of saving, want once each %s", reads, 50*quiet/5, ceiling)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if len(p.read) != 2 || p.read[1] != "save 49" {
+			t.Errorf("read %q, want the last save at the end", p.read)
+		}
 	})
 }
 

@@ -8,10 +8,11 @@ import (
 
 // What an Outcome's Origin says of who asked for a reload. Callers of Reload may name others.
 const (
-	OriginStart  = "start"
-	OriginWatch  = "watch"
-	OriginSIGHUP = "SIGHUP"
-	OriginAPI    = "api"
+	OriginStart    = "start"
+	OriginWatch    = "watch"
+	OriginSIGHUP   = "SIGHUP"
+	OriginAPI      = "api"
+	OriginRollback = "rollback"
 )
 
 // What an Outcome's Result says of how a reload ended.
@@ -25,7 +26,7 @@ const (
 // An Outcome is how one reload ended.
 type Outcome struct {
 	Time        time.Time         `json:"time"`
-	Origin      string            `json:"origin"`     // start, watch, SIGHUP, api
+	Origin      string            `json:"origin"`     // start, watch, SIGHUP, api, rollback
 	Result      string            `json:"result"`     // applied, unchanged, invalid, refused
 	Generation  int               `json:"generation"` // that runs after it
 	Changes     []topology.Change `json:"changes,omitempty"`
@@ -46,6 +47,7 @@ type Status struct {
 	Since      time.Time         `json:"since"` // of the generation: when it was accepted, maybe by an earlier process
 	Files      []string          `json:"files"`
 	Fallback   string            `json:"fallback,omitempty"` // why an older generation runs instead of the file
+	Pin        *Pin              `json:"pinned,omitempty"`   // nil: the file is followed
 	LastReload Outcome           `json:"last_reload"`
 	LastGood   time.Time         `json:"last_good,omitzero"`  // when a load of the file last ended well
 	Overrides  map[string]string `json:"overrides,omitempty"` // service: "replicas 5 (file: 3)"
