@@ -8,7 +8,7 @@
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 60s
 
-.PHONY: build test lint soak vm fuzz bench peers clean
+.PHONY: build test lint soak vm fuzz bench bench-processes peers clean
 .DEFAULT_GOAL := build
 
 build:
@@ -46,6 +46,9 @@ fuzz:
 
 bench:
 	go test -run '^$$' -bench . -benchmem ./...
+
+bench-processes: build
+	bench/processes
 
 clean:
 	rm -rf build
