@@ -21,21 +21,22 @@ import (
 // tests: one whose name ends in test.
 var rooms = map[string][]string{
 	".":                      {"cli"},
-	"cli":                    {"topology", "logfile", "engine", "supervisor", "proxy", "bus", "backup", "admin", "cli/shop"},
+	"cli":                    {"topology", "logfile", "schedule", "engine", "supervisor", "proxy", "bus", "backup", "admin", "cli/shop"},
 	"cli/shop":               {"bus"},
 	"admin":                  {"topology", "engine", "supervisor", "proxy", "bus", "backup"},
-	"supervisor":             {"topology", "logfile"},
+	"supervisor":             {"topology", "logfile", "schedule"},
 	"proxy":                  {"topology", "logfile"},
 	"bus":                    {"topology", "bus/zmtp"},
 	"bus/zmtp":               {},
-	"backup":                 {"topology", "backup/restic", "backup/store"},
+	"backup":                 {"topology", "schedule", "backup/restic", "backup/store"},
 	"backup/restic":          {"backup/store"},
 	"backup/store":           {},
 	"backup/store/storetest": {"backup/store"},
 	"engine":                 {"topology"},
 	"engine/enginetest":      {"topology", "engine"},
-	"topology":               {},
+	"topology":               {"schedule"},
 	"logfile":                {},
+	"schedule":               {},
 }
 
 // TestRules holds what the design asks of the source and a compiler does not.

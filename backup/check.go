@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"mainstay/backup/store"
+	"mainstay/schedule"
 	"mainstay/topology"
 )
 
@@ -27,7 +28,7 @@ func check(spec topology.Backup) error {
 			return fmt.Errorf("repository %s is inside of %s, of which it is to hold copies", inside, path)
 		}
 	}
-	_, err := parseSchedule(spec.Schedule)
+	_, err := newTicker(spec.Schedule, schedule.Moment{})
 	return err
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"mainstay/engine/enginetest"
+	"mainstay/schedule"
 	"mainstay/topology"
 )
 
@@ -59,8 +60,12 @@ func TestConformance(t *testing.T) {
 		},
 		Settled: func(b *Backup) bool { // each has seen its schedule
 			for _, s := range b.Status() {
-				schedule, err := parseSchedule(b.jobs[s.Name].current().Schedule)
-				if err != nil || !s.NextRun.Equal(schedule.after(time.Now())) {
+				var next time.Time
+				ticker, err := newTicker(b.jobs[s.Name].current().Schedule, schedule.System()())
+				if ticker != nil {
+					next = ticker.Next()
+				}
+				if err != nil || !s.NextRun.Equal(next) {
 					return false
 				}
 			}

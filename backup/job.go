@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"mainstay/schedule"
 	"mainstay/topology"
 )
 
@@ -30,6 +31,10 @@ type job struct {
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 	active  sync.WaitGroup // the goroutine, and every call of now
+	clock   schedule.Clock
+
+	ticker *schedule.Ticker // the goroutine's; nil: only by hand
+	cron   string           // that it goes along
 
 	mu     sync.Mutex
 	spec   topology.Backup
@@ -40,11 +45,12 @@ func startJob(log *slog.Logger, m *metrics, name string, spec topology.Backup) *
 	j := &job{
 		name: name, log: log, metrics: m, spec: spec,
 		turn: make(chan struct{}, 1), changed: make(chan struct{}, 1),
+		clock:  schedule.System(),
 		status: JobStatus{Name: name, State: stateIdle},
 	}
 	j.ctx, j.cancel = context.WithCancelCause(context.Background())
-	t := j.newTicker()
-	j.active.Go(func() { j.follow(t) })
+	j.plan()
+	j.active.Go(j.follow)
 	return j
 }
 
@@ -91,55 +97,63 @@ func (j *job) report() JobStatus {
 	return s
 }
 
-// newTicker returns one for the current spec, and tells its next time.
-func (j *job) newTicker() *ticker {
+// plan goes along the current spec's schedule, if that is another one, and tells the next time.
+func (j *job) plan() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	s, err := parseSchedule(j.spec.Schedule)
-	if err != nil {
-		j.log.Error("schedule never comes", "error", err) // was checked, but time has passed since
+	if cron := j.spec.Schedule; cron != j.cron {
+		t, err := newTicker(cron, j.clock())
+		if err != nil {
+			j.log.Error("schedule never comes", "error", err) // it was checked before
+		}
+		j.ticker, j.cron = t, cron
 	}
-	t := newTicker(s, time.Now())
-	j.status.NextRun = t.next
-	return t
+	j.status.NextRun = time.Time{}
+	if j.ticker != nil {
+		j.status.NextRun = j.ticker.Next()
+	}
 }
 
 // follow runs the job at the times of its schedule until it is stopped.
-func (j *job) follow(t *ticker) {
+func (j *job) follow() {
 	for {
-		var wake <-chan time.Time // never, without a next time
-		if !t.next.IsZero() {
-			wake = time.After(t.pause(time.Now()))
+		var wake <-chan time.Time // never, without a schedule
+		if j.ticker != nil {
+			wake = time.After(j.ticker.Pause(j.clock()))
 		}
 		select {
 		case <-j.ctx.Done():
 			return
 		case <-j.changed:
-			t = j.newTicker()
 		case <-wake:
+			j.look()
 		}
-		if due, missed := t.look(time.Now()); due {
-			j.scheduled(t)
-		} else if missed {
-			j.miss("the machine slept, or its clock was set")
-		}
-		j.mu.Lock()
-		j.status.NextRun = t.next
-		j.mu.Unlock()
+		j.plan()
 	}
 }
 
-// scheduled runs the job, unless it runs already, and tells the times of the schedule that pass meanwhile.
-func (j *job) scheduled(t *ticker) {
+// look runs the job if it is due, and tells the times of the schedule at which it did not run.
+func (j *job) look() {
+	turn := j.ticker.Look(j.clock())
+	if !turn.Skipped.IsZero() {
+		j.log.Warn("clock was set forward", "skipped", turn.Skipped)
+	}
+	if !turn.Missed.IsZero() {
+		j.miss("the machine slept")
+	}
+	if turn.Due.IsZero() {
+		return
+	}
 	select {
 	case j.turn <- struct{}{}:
 	default:
 		j.miss("another run was under way")
 		return
 	}
+	j.plan()            // the next time is told during the run too
 	_, _ = j.run(j.ctx) // told by run itself
 	<-j.turn
-	for now := time.Now(); !t.next.IsZero() && t.next.Before(now); t.next = t.schedule.after(t.next) {
+	if turn := j.ticker.Look(j.clock()); !turn.Due.IsZero() || !turn.Missed.IsZero() {
 		j.miss("the run before took longer")
 	}
 }

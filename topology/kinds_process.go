@@ -11,8 +11,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/adhocore/gronx"
 	"golang.org/x/sys/unix"
+
+	"mainstay/schedule"
 )
 
 // The kinds of scalars that say how a process runs.
@@ -103,20 +104,10 @@ var signal = &typ{
 var cron = &typ{
 	name: "a cron expression", schema: map[string]any{"type": "string"},
 	parse: func(s scalar) (any, error) {
-		fields := strings.Fields(s.String())
-		if len(fields) != 5 {
-			return nil, faultf("%q is not a cron expression: it has %d fields, not five (minute hour day month weekday)", s, len(fields))
+		if _, err := schedule.Parse(s.String(), time.UTC); err != nil {
+			return nil, faultf("%q is not a cron expression: %s", s, err)
 		}
-		for _, f := range fields {
-			if !cronField.MatchString(f) {
-				return nil, faultf("%q is not a cron expression: %q is no field of one", s, f)
-			}
-		}
-		expr := strings.Join(fields, " ")
-		if !gronx.IsValid(expr) {
-			return nil, faultf("%q is not a cron expression: a field is out of its range", s)
-		}
-		return expr, nil
+		return strings.Join(strings.Fields(s.String()), " "), nil
 	},
 }
 
@@ -131,8 +122,6 @@ var timeZone = &typ{
 		return name, nil
 	},
 }
-
-var cronField = regexp.MustCompile(`(?i)^(\*|[0-9a-z]+(-[0-9a-z]+)?)(/[0-9]+)?(,(\*|[0-9a-z]+(-[0-9a-z]+)?)(/[0-9]+)?)*$`)
 
 var (
 	userName = &typ{name: "a user", yaml: "any", schema: map[string]any{"type": []string{"string", "integer"}}, parse: func(s scalar) (any, error) {
