@@ -117,7 +117,7 @@ var service = &typ{
 			doc: "The signal that asks an instance to end."},
 		{name: "stop_grace_period", external: true, typ: duration(0), def: "10s", example: "45s", class: ClassHot, reason: "the next stop is made with it",
 			doc: "How long a stop waits, first for the requests in flight and then, after the signal, for the process, before it is killed."},
-		{name: "schedule", typ: schedule, defDoc: "none", example: `"0 3 * * *"`, class: ClassHot, reason: "the next run is when it says",
+		{name: "schedule", typ: jobSchedule, defDoc: "none", example: `"0 3 * * *"`, class: ClassHot, reason: "the next run is when it says",
 			doc: "Makes it a job, which runs and ends. It has one replica, `port: none` and `restart: {policy: never}` unless it says otherwise; with on-failure a run that fails is tried again."},
 		{name: "slo", unsupported: true, external: true, example: "{objective: 99.9, latency: 300ms, window: 30d}", doc: "What the service promises.", typ: &typ{
 			name: "a mapping",
@@ -255,7 +255,7 @@ var canary = &typ{
 	},
 }
 
-var schedule = &typ{
+var jobSchedule = &typ{
 	name: "a cron expression, or a mapping", parse: cron.parse, schema: cron.schema,
 	keys: []*key{
 		{name: "cron", typ: cron, required: true, example: `"0 3 * * *"`, doc: "Minute, hour, day of the month, month, day of the week."},
