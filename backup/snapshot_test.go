@@ -158,8 +158,8 @@ func TestWhatIsWrongIsToldBeforeAnythingIsDone(t *testing.T) {
 		"is inside of":                       func(b *topology.Backup) { b.Repository = "file://" + b.Paths[0] + "/repo" },
 		"write file:///absolute/path or s3:": func(b *topology.Backup) { b.Repository = "/mnt" },
 		"no password file":                   func(b *topology.Backup) { b.PasswordFile = "" },
-		"not five (minute":                    func(b *topology.Backup) { b.Schedule = "every day" },
-		"never comes":              func(b *topology.Backup) { b.Schedule = "0 0 30 2 *" },
+		"not five (minute":                   func(b *topology.Backup) { b.Schedule = "every day" },
+		"never comes":                        func(b *topology.Backup) { b.Schedule = "0 0 30 2 *" },
 	} {
 		spec := good
 		change(&spec)
