@@ -58,6 +58,8 @@ type Engine interface {
 	Reload(ctx context.Context, origin string) (engine.Outcome, error)
 	Plan(ctx context.Context) ([]topology.Change, topology.Problems, error)
 	Override(ctx context.Context, service string, o engine.Override) error
+	Rollback(ctx context.Context, generation int) (engine.Outcome, error)
+	Generations() ([]engine.Kept, error)
 	Topology() *topology.Topology
 	Status() engine.Status
 }

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -91,6 +92,18 @@ func (f *fakeEngine) note(what string) {
 func (f *fakeEngine) Reload(_ context.Context, origin string) (engine.Outcome, error) {
 	f.note("reload " + origin)
 	return f.outcome, f.err
+}
+
+func (f *fakeEngine) Rollback(_ context.Context, generation int) (engine.Outcome, error) {
+	if generation == 77 {
+		return engine.Outcome{}, fmt.Errorf("%w: 77", engine.ErrNoGeneration)
+	}
+	f.note(fmt.Sprintf("rollback %d", generation))
+	return f.outcome, f.err
+}
+
+func (f *fakeEngine) Generations() ([]engine.Kept, error) {
+	return []engine.Kept{{Generation: 8, Current: true}, {Generation: 7}}, nil
 }
 
 func (f *fakeEngine) Plan(context.Context) ([]topology.Change, topology.Problems, error) {
@@ -253,6 +266,15 @@ func TestVerbs(t *testing.T) {
 	if err != nil || outcome.Generation != 8 {
 		t.Errorf("Reload: %v, %v", outcome, err)
 	}
+	h.engine.asked = nil
+	outcome, err = client.Rollback(ctx, 3)
+	if diff := cmp.Diff([]string{"rollback 3"}, h.engine.asked); err != nil || outcome.Generation != 8 || diff != "" {
+		t.Errorf("Rollback: %v, %v, asked (-want +got):\n%s", outcome, err, diff)
+	}
+	list, err := client.Generations(ctx)
+	if diff := cmp.Diff([]engine.Kept{{Generation: 8, Current: true}, {Generation: 7}}, list); err != nil || diff != "" {
+		t.Errorf("Generations: %v (-want +got):\n%s", err, diff)
+	}
 	h.engine.changes = []topology.Change{{Path: "services.web.replicas", Class: topology.ClassScale}}
 	plan, err := client.Plan(ctx)
 	if diff := cmp.Diff(&Plan{Generation: 7, Changes: h.engine.changes}, plan); err != nil || diff != "" {
@@ -327,6 +349,8 @@ func TestBadRequests(t *testing.T) {
 		{"POST", "/v1/stop", ``, 400, `service: want the name`},
 		{"POST", "/v1/stop", `{"service": "` + strings.Repeat("x", 65<<10) + `"}`, 413, `"code":"too_large"`},
 		{"POST", "/v1/reload", `{"force": true}`, 400, `unknown field`},
+		{"POST", "/v1/rollback", `{"generation": 77}`, 404, `no such generation: 77`},
+		{"POST", "/v1/rollback", `{"generation": -1}`, 400, `generation: want its number`},
 		{"POST", "/v1/backup/now", `{"backup": "web"}`, 404, `no backup`},
 		{"GET", "/v1/logs", "", 404, `no service`},
 		{"GET", "/v1/logs?service=legacy", "", 404, `runs elsewhere`},

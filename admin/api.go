@@ -116,7 +116,28 @@ func (a *api) reload(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err := decode(w, r, &struct{}{}); err != nil {
 		return nil, err
 	}
-	outcome, err := a.engine.Reload(context.WithoutCancel(r.Context()), "api")
+	return told(a.engine.Reload(context.WithoutCancel(r.Context()), engine.OriginAPI))
+}
+
+// A rollbackRequest says which generation is to run again.
+type rollbackRequest struct {
+	Generation int `json:"generation,omitempty"` // 0: the newest that says something else than the one that runs
+}
+
+// rollback, like reload, goes on when the one who asked has left.
+func (a *api) rollback(w http.ResponseWriter, r *http.Request) (any, error) {
+	var q rollbackRequest
+	if err := decode(w, r, &q); err != nil {
+		return nil, err
+	}
+	if q.Generation < 0 {
+		return nil, newError(CodeUsage, "generation: want its number, or 0 for the one before")
+	}
+	return told(a.engine.Rollback(context.WithoutCancel(r.Context()), q.Generation))
+}
+
+// told returns how something was applied as the API tells it.
+func told(outcome engine.Outcome, err error) (any, error) {
 	if err != nil && outcome.Result == engine.ResultInvalid {
 		return nil, asError(err, CodeInvalid)
 	}
@@ -124,6 +145,11 @@ func (a *api) reload(w http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, asError(err, CodeRefused)
 	}
 	return outcome, nil
+}
+
+func (a *api) generations(http.ResponseWriter, *http.Request) (any, error) {
+	list, err := a.engine.Generations()
+	return listed(list), err
 }
 
 // A serviceRequest names the service that a verb is for.

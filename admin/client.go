@@ -57,6 +57,20 @@ func (c *Client) Reload(ctx context.Context) (*engine.Outcome, error) {
 	return ask[engine.Outcome](ctx, c, "POST", "/v1/reload", nil)
 }
 
+// Rollback has a kept generation applied again; 0 is the newest that says something else than the one that runs.
+func (c *Client) Rollback(ctx context.Context, generation int) (*engine.Outcome, error) {
+	return ask[engine.Outcome](ctx, c, "POST", "/v1/rollback", rollbackRequest{generation})
+}
+
+// Generations asks which generations are kept, newest first.
+func (c *Client) Generations(ctx context.Context) ([]engine.Kept, error) {
+	list, err := ask[[]engine.Kept](ctx, c, "GET", "/v1/generations", nil)
+	if err != nil {
+		return nil, err
+	}
+	return *list, nil
+}
+
 // Restart has every instance of a service replaced once.
 func (c *Client) Restart(ctx context.Context, service string) (*Overridden, error) {
 	return ask[Overridden](ctx, c, "POST", "/v1/restart", serviceRequest{service})

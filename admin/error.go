@@ -68,7 +68,7 @@ func asError(err error, otherwise Code) *Error {
 		return &Error{Message: "the file has problems", Code: CodeInvalid, Problems: problems}
 	case errors.As(err, &tooLarge):
 		return newError(CodeTooLarge, "the body is larger than %d bytes", tooLarge.Limit)
-	case errors.Is(err, engine.ErrNoService):
+	case errors.Is(err, engine.ErrNoService), errors.Is(err, engine.ErrNoGeneration):
 		return newError(CodeNotFound, "%s", err)
 	default:
 		return newError(otherwise, "%s", err)

@@ -20,7 +20,9 @@ func (a *api) routes() []route {
 		{"GET", "/v1/metrics", metricsHandler(a.admin.gatherer)},
 		{"GET", "/v1/plan", answer(a.plan)},
 		{"GET", "/v1/logs", http.HandlerFunc(a.logs)}, // ?service=web&replica=1&tail=10&follow=true
+		{"GET", "/v1/generations", answer(a.generations)},
 		{"POST", "/v1/reload", answer(a.reload)},
+		{"POST", "/v1/rollback", answer(a.rollback)},     // {"generation": 3}
 		{"POST", "/v1/restart", answer(a.restart)},       // {"service": "web"}
 		{"POST", "/v1/stop", answer(a.stop)},             // {"service": "web"}
 		{"POST", "/v1/start", answer(a.start)},           // {"service": "web"}

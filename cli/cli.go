@@ -99,7 +99,7 @@ between them, snapshots their data, and follows the file as it changes.`,
 		&cobra.Group{ID: "parts", Title: "The parts, also without a topology:"},
 	)
 	for _, command := range []*cobra.Command{
-		c.runCommand(), c.validateCommand(), c.planCommand(), c.reloadCommand(), c.statusCommand(), c.logsCommand(),
+		c.runCommand(), c.validateCommand(), c.planCommand(), c.reloadCommand(), c.rollbackCommand(), c.generationsCommand(), c.statusCommand(), c.logsCommand(),
 		c.startCommand(), c.stopCommand(), c.restartCommand(), c.scaleCommand(),
 	} {
 		command.GroupID = "fleet"

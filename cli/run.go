@@ -33,7 +33,8 @@ Where there is no topology.yaml and no --file, the built-in example runs: a smal
 
 Signals: SIGHUP reads the file again; SIGINT (Ctrl-C) and SIGTERM stop everything in order,
 letting requests finish, and exit with 0; a second one kills every service's process
-group at once and exits with 1.`,
+group at once and exits with 1. With on_exit: keep the services run on, and the
+next start takes them over; as it does after a kill -9.`,
 		Example: `  mainstay run
   mainstay run --file base.yaml --file production.yaml
   mainstay run --log-format json 2>> mainstay.log`,
@@ -140,6 +141,17 @@ func (f *fleet) hold(tasks ...func(ctx context.Context, t *topology.Topology) er
 			return err
 		})
 	}
+	hangUps := make(chan struct{}, 1)
+	g.Go(func() error {
+		for {
+			select {
+			case <-running.Done():
+				return nil
+			case <-hangUps:
+				f.engine.Reload(running, engine.OriginSIGHUP) // which logs how it went
+			}
+		}
+	})
 	g.Go(func() error {
 		for {
 			select {
@@ -148,8 +160,10 @@ func (f *fleet) hold(tasks ...func(ctx context.Context, t *topology.Topology) er
 			case s := <-signals:
 				switch {
 				case s == syscall.SIGHUP:
-					// The engine logs how it went. Signals that come meanwhile are obeyed.
-					g.Go(func() error { f.engine.Reload(running, engine.OriginSIGHUP); return nil })
+					select {
+					case hangUps <- struct{}{}:
+					default: // one reload is waiting already, and will read what this one would
+					}
 				case running.Err() == nil:
 					stop()
 				default:
@@ -162,8 +176,12 @@ func (f *fleet) hold(tasks ...func(ctx context.Context, t *topology.Topology) er
 	return g.Wait()
 }
 
-// kill ends the process groups of all instances, as a last resort: nothing is drained and nothing waited for.
+// kill ends the process groups of all instances, as a last resort: nothing is drained and nothing waited for. Those that are to
+// outlive Mainstay do.
 func (f *fleet) kill() {
+	if f.engine.Topology().OnExit == topology.OnExitKeep {
+		return
+	}
 	for _, service := range f.supervisor.Status() {
 		for _, instance := range service.Instances {
 			if instance.PID > 0 {

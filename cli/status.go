@@ -118,6 +118,9 @@ func printBanners(w io.Writer, s *admin.Status) {
 	if s.Fallback != "" {
 		fmt.Fprintf(w, "! %s\n\n", s.Fallback)
 	}
+	if s.Pin != nil {
+		fmt.Fprintf(w, "! %s\n\n", describePin(s.Pin, s.Generation))
+	}
 	for _, service := range slices.Sorted(maps.Keys(s.Overrides)) {
 		fmt.Fprintf(w, "! %s differs from the file: %s\n", service, s.Overrides[service])
 	}
