@@ -42,6 +42,7 @@ type instance struct {
 	version version
 	life    life
 	words   *utterances // of the last process; nil: there was none
+	share   float64     // percent of the service's requests that it is to get; 0: as many as any other
 
 	// The goroutine's own.
 	outputs []<-chan struct{} // each closed when the output of one process has ended
@@ -55,10 +56,13 @@ type life struct {
 	pid      int
 	address  string
 	restarts int
-	launched time.Time // when the first process was started; zero: not yet
-	readied  time.Time // when it last became ready; zero: not yet
-	failures int       // processes that could not be started, or ended other than by being told to
-	failure  string    // why the last of them did
+	launched time.Time         // when the first process was started; zero: not yet
+	readied  time.Time         // when it last became ready; zero: not yet
+	failures int               // processes that could not be started, or ended other than by being told to
+	failure  string            // why the last of them did
+	lapses   int               // how often it was ready and then not, other than by being told to stop
+	lapse    string            // how long it was ready the last time, and why no longer
+	routed   topology.Instance // as the Router was last told of it; zero: never
 }
 
 // ending is how a process came to its end, or why there was none.
@@ -71,7 +75,8 @@ type ending struct {
 
 func instanceID(service string, replica int) string { return service + "/" + strconv.Itoa(replica) }
 
-func startInstance(site *site, v version, p *place, output *output, force context.Context, changed func()) *instance {
+// startInstance starts an instance of v in p, which is to get share percent of the requests; 0: as many as any other.
+func startInstance(site *site, v version, p *place, output *output, share float64, force context.Context, changed func()) *instance {
 	i := &instance{
 		site:     site,
 		log:      site.log.With("instance", instanceID(v.spec.Name, p.replica)),
@@ -85,6 +90,7 @@ func startInstance(site *site, v version, p *place, output *output, force contex
 		done:     make(chan struct{}),
 		hot:      make(chan struct{}, 1),
 		version:  v,
+		share:    share,
 		life:     life{state: StatePending, since: time.Now()},
 	}
 	i.told, i.stop = context.WithCancel(force)
@@ -101,6 +107,27 @@ func (i *instance) adopt(v version) {
 	case i.hot <- struct{}{}:
 	default:
 	}
+}
+
+// claim gives the instance so many percent of the service's requests; 0: as many as any other.
+func (i *instance) claim(share float64) {
+	i.mu.Lock()
+	same := i.share == share
+	i.share = share
+	i.mu.Unlock()
+	if same {
+		return
+	}
+	select {
+	case i.hot <- struct{}{}:
+	default:
+	}
+}
+
+func (i *instance) claimed() float64 {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.share
 }
 
 // current returns the instance's version.
@@ -157,6 +184,14 @@ func (i *instance) move(to State, reason string) {
 		i.log.Error("instance made an impossible move", "from", from, "to", to)
 	}
 	i.update(func(l *life) {
+		if from == StateReady && to != StateReady && to != StateStopped && i.told.Err() == nil {
+			why := reason
+			if to == StateWaiting {
+				why = l.failure
+			}
+			l.lapses++
+			l.lapse = fmt.Sprintf("ready for %s only: %s", time.Since(l.since).Round(time.Millisecond), why)
+		}
 		if from != to {
 			l.since = time.Now()
 		}
@@ -275,6 +310,7 @@ func (i *instance) live() (*tenancy, ending) {
 			return p, ending{}
 		case <-i.hot:
 			w.reconsider()
+			i.readmit(p)
 		case v := <-w.probes.verdicts:
 			if why := w.hear(v); why != "" {
 				w.probes.stop()

@@ -12,6 +12,7 @@ type metrics struct {
 	spawnFailures *prometheus.CounterVec // by service
 	probeFailures *prometheus.CounterVec // by service, probe
 	updates       *prometheus.CounterVec // by service, result
+	canaries      *prometheus.CounterVec // by service, result
 	dropped       *prometheus.CounterVec // by service
 }
 
@@ -24,14 +25,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		restarts:      counter("restarts_total", "Processes started again, by why the one before ended: exit, spawn, startup, liveness, update.", "reason"),
 		spawnFailures: counter("spawn_failures_total", "Processes that could not be started."),
 		probeFailures: counter("probe_failures_total", "Tries of a probe that failed.", "probe"),
-		updates:       counter("updates_total", "Updates of a service, by result: completed, given_up, superseded.", "result"),
+		updates:       counter("updates_total", "Updates of a service, by result: completed, given_up, paused, superseded.", "result"),
+		canaries:      counter("canaries_total", "First instances of an update that were judged by their requests, by result: passed, failed.", "result"),
 		dropped:       counter("output_lines_dropped_total", "Lines of output that could not be kept because the disk was full, failing or too slow."),
 	}
 }
 
 // forget ends the series of a service that is no more.
 func (m *metrics) forget(service string) {
-	for _, v := range []*prometheus.CounterVec{m.restarts, m.spawnFailures, m.probeFailures, m.updates, m.dropped} {
+	for _, v := range []*prometheus.CounterVec{m.restarts, m.spawnFailures, m.probeFailures, m.updates, m.canaries, m.dropped} {
 		v.DeletePartialMatch(prometheus.Labels{"service": service})
 	}
 }

@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"maps"
 	"reflect"
@@ -44,10 +43,15 @@ type service struct {
 	proven    *version         // what ran last; nil: nothing has worked yet
 	failed    *version         // the specification that was given up
 	givenUp   string           // and why
+	halted    bool             // what was replaced by it before stays, and nothing more is replaced
+	canary    *canary          // the trial that is judged by its requests; nil: none
+	vetted    int              // the revision whose canary is over
 	revisions int              // how many there have been
 	reached   int              // the revision that all places last had; 0: none yet
 	places    map[int]*place   // by replica
 	updating  bool             // instances are being replaced
+	phase     string           // what an update does; empty: there is none
+	phased    time.Time        // since when
 	started   bool             // a process has been started, ever
 }
 
@@ -119,7 +123,7 @@ func (s *service) status() ServiceStatus {
 	v := s.view
 	if v.seen != s.given {
 		// Who has just changed something must not be told that all is as it should be.
-		v.desired, v.updating, v.givenUp = desired(s.last), true, ""
+		v.desired, v.updating, v.trouble, v.update = desired(s.last), true, "", nil
 	}
 	s.mu.Unlock()
 	statuses := func(list []*instance) []InstanceStatus {
@@ -176,7 +180,7 @@ func (s *service) sleep(d time.Duration) {
 func recipe(spec topology.Service) topology.Service {
 	return topology.Service{
 		Command: spec.Command, Environment: spec.Environment, Directory: spec.Directory,
-		User: spec.User, Group: spec.Group, Port: spec.Port, Epoch: spec.Epoch,
+		User: spec.User, Group: spec.Group, Port: spec.Port, Listen: spec.Listen, Limits: spec.Limits, Epoch: spec.Epoch,
 	}
 }
 
@@ -192,7 +196,7 @@ func (s *service) take(v version) {
 	if s.failed != nil && reflect.DeepEqual(attempt(v.spec), attempt(s.failed.spec)) {
 		return // it was given up, and would be again
 	}
-	s.failed, s.givenUp = nil, ""
+	s.failed, s.givenUp, s.halted = nil, "", false
 
 	known := []version{s.target}
 	if s.proven != nil {
@@ -213,6 +217,11 @@ func (s *service) take(v version) {
 	}
 	if s.underway() && v.revision != s.target.revision {
 		s.site.metrics.updates.WithLabelValues(s.name, "superseded").Inc()
+	}
+	if !reflect.DeepEqual(attempt(v.spec), attempt(s.target.spec)) {
+		for _, p := range s.places {
+			p.setback, p.pause, p.again = "", backoff{}, time.Time{}
+		}
 	}
 	s.target = v
 	for _, i := range s.instances() {
@@ -266,8 +275,11 @@ func (s *service) reconcile(now time.Time) (look time.Duration) {
 			free--
 		}
 	}
-	for _, p := range s.sorted() {
-		free -= s.advance(p, free > 0)
+	for _, p := range s.byNeed() {
+		free -= s.advance(p, free > 0, now)
+		if now.Before(p.again) {
+			look = sooner(look, p.again.Sub(now))
+		}
 	}
 	return sooner(look, s.settle(now))
 }
@@ -283,6 +295,7 @@ func (s *service) layOut() {
 	}
 	for _, p := range slices.Backward(s.sorted()) {
 		if !keep[p.replica] {
+			s.dismissNext(p)
 			p.retire()
 		}
 	}
@@ -322,22 +335,17 @@ func (s *service) settle(now time.Time) (look time.Duration) {
 		if p.retired {
 			continue
 		}
-		updating = updating || p.next != nil || p.current != nil && p.current.revision != s.target.revision || p.busy() && underway
-		if p.busy() || p.current.revision != s.target.revision {
-			arrived = false
+		current := p.current != nil && p.current.revision == s.target.revision
+		worked, rest := p.worked(s.want.Update.MinReady, now)
+		look = sooner(look, rest)
+		if worked != nil {
+			works = worked
+			if current {
+				p.setback = ""
+			}
 		}
-		if p.current == nil {
-			continue
-		}
-		l := p.current.now()
-		rest := s.want.Update.MinReady - now.Sub(l.since)
-		switch {
-		case l.state == StateStopped, l.state == StateReady && rest <= 0:
-			v := p.current.current()
-			works = &v
-		case l.state == StateReady:
-			look = sooner(look, rest)
-		}
+		updating = updating || p.next != nil || p.current != nil && !current || p.busy() && underway || p.setback != ""
+		arrived = arrived && current && !p.busy() && p.setback == ""
 	}
 	if arrived {
 		if underway && s.givenUp == "" {
@@ -347,6 +355,7 @@ func (s *service) settle(now time.Time) (look time.Duration) {
 		s.reached = s.target.revision
 	}
 	s.updating = updating
+	s.phase, s.phased = s.step(now)
 	if works != nil && (arrived || s.proven == nil) {
 		s.proven = works
 		return 0
@@ -368,20 +377,11 @@ func sooner(a, b time.Duration) time.Duration {
 	return a
 }
 
-// giveUp returns to what ran before.
-func (s *service) giveUp(why string) {
-	failed := s.target
-	s.failed = &failed
-	s.givenUp = fmt.Sprintf("the update to generation %d was given up: %s", failed.generation, why)
-	s.target = *s.proven
-	s.site.metrics.updates.WithLabelValues(s.name, "given_up").Inc()
-	s.log.Error("service update given up", "generation", failed.generation, "why", why)
-}
-
 // publish shows others what has become of the service, of which so many specifications have been seen.
 func (s *service) publish(seen int) {
-	v := view{seen: seen, desired: desired(s.shape()), updating: s.updating, givenUp: s.givenUp}
-	f := fact{problem: s.givenUp, of: s.taken}
+	trouble := s.trouble()
+	v := view{seen: seen, desired: desired(s.shape()), updating: s.updating, trouble: trouble, update: s.progress()}
+	f := fact{problem: trouble, of: s.taken}
 	completed := 0
 	for _, p := range s.sorted() {
 		for _, i := range []*instance{p.current, p.next} {
@@ -405,7 +405,7 @@ func (s *service) publish(seen int) {
 		v.leaving = append(v.leaving, p.leaving...)
 	}
 	f.started = s.started
-	f.completed = s.givenUp == "" && v.desired > 0 && completed == v.desired
+	f.completed = trouble == "" && v.desired > 0 && completed == v.desired
 	s.mu.Lock()
 	s.view = v
 	s.mu.Unlock()

@@ -105,7 +105,9 @@ func TestUpdateIsGivenUp(t *testing.T) {
 		by   time.Duration
 	}{
 		{"never ready", behaviour{neverReady: true}, "not ready after 1m0s: readiness probe failed: connection refused", 61 * time.Second},
-		{"dies before min_ready", behaviour{dieAfter: 4 * time.Second, status: 2}, "it ended 3 times: exited with status 2", 16 * time.Second},
+		{"dies before min_ready", behaviour{dieAfter: 4 * time.Second, status: 2}, "ready for 4s only: exited with status 2", 4100 * time.Millisecond},
+		{"dies before it is ready", behaviour{neverReady: true, dieAfter: 4 * time.Second, status: 2}, "it ended 3 times: exited with status 2", 16 * time.Second},
+		{"is no longer ready before min_ready", behaviour{sickAfter: 1500 * time.Millisecond}, "ready for 4s only: readiness probe failed: connection refused", 5 * time.Second},
 		{"cannot be started", behaviour{refuse: errNoProgram}, "it ended 3 times: no such program", 4 * time.Second},
 	}
 	for _, tt := range tests {

@@ -32,7 +32,15 @@ type simulation struct {
 	foreign   map[int]string // programs of others, by the port that they listen on
 	opened    int            // how often the host was opened and not closed
 	events    []event
-	routed    map[string]int // processes of each place that the Router was told of, by its id
+	routed    map[string]int     // processes of each place that the Router was told of, by its id
+	rotation  map[string]rotated // by instance ID
+	fewest    int                // that were in the rotation at once
+}
+
+// rotated is an instance in the rotation.
+type rotated struct {
+	since time.Time
+	behaviour
 }
 
 type event struct {
@@ -50,6 +58,9 @@ type behaviour struct {
 	status      int           // of its own end
 	ignoreTerm  bool
 	stopTime    time.Duration // from signal to end
+	rate        float64       // requests a second that it gets while it is in the rotation
+	errors      float64       // the share of them that it fails
+	latency     time.Duration // of each
 	outOfMemory bool          // it is the kernel that ends it
 }
 
@@ -95,7 +106,7 @@ func (p *simulated) held() *hold {
 func simulate(t *testing.T, behaviour map[string]behaviour, test func(s *simulation)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		s := &simulation{t: t, behaviour: behaviour, live: map[int]*simulated{}, routed: map[string]int{}}
+		s := &simulation{t: t, behaviour: behaviour, live: map[int]*simulated{}, routed: map[string]int{}, rotation: map[string]rotated{}}
 		start := time.Now()
 		s.Supervisor = newSupervisor(slog.New(slog.DiscardHandler), nil, s, s)
 		s.site.ports.free = func(int) bool { return true }
@@ -155,7 +166,7 @@ func (s *simulation) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.events = s.events[:1]
-	s.most = len(s.live)
+	s.most, s.fewest = len(s.live), len(s.rotation)
 }
 
 // happened returns what is on record of things that begin with one of prefixes.
@@ -337,7 +348,25 @@ func (s *simulation) check(_ context.Context, c check) error {
 }
 
 // Admit implements Router.
-func (s *simulation) Admit(i topology.Instance) { s.record(time.Now(), "admit %s", s.alias(i)) }
+func (s *simulation) Admit(i topology.Instance) {
+	alias, share := s.alias(i), ""
+	if i.Share != 0 {
+		share = fmt.Sprintf(" for %g %%", i.Share)
+	}
+	s.record(time.Now(), "admit %s%s", alias, share)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, ok := s.rotation[i.ID]
+	if !ok {
+		r.since = time.Now()
+	}
+	for _, p := range s.live {
+		if strings.HasSuffix(i.Address, ":"+p.port) {
+			r.behaviour = p.behaviour
+		}
+	}
+	s.rotation[i.ID] = r
+}
 
 // alias names an instance by its place and which process it is there, whatever else is started meanwhile.
 func (s *simulation) alias(i topology.Instance) string {
@@ -355,6 +384,10 @@ func (s *simulation) alias(i topology.Instance) string {
 func (s *simulation) Drain(ctx context.Context, i topology.Instance) error {
 	id := s.alias(i)
 	s.record(time.Now(), "drain %s", id)
+	s.mu.Lock()
+	delete(s.rotation, i.ID)
+	s.fewest = min(s.fewest, len(s.rotation))
+	s.mu.Unlock()
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -367,7 +400,19 @@ func (s *simulation) Drain(ctx context.Context, i topology.Instance) error {
 }
 
 // Traffic implements Router.
-func (s *simulation) Traffic(topology.Instance) topology.Traffic { return topology.Traffic{} }
+func (s *simulation) Traffic(i topology.Instance) (t topology.Traffic) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, ok := s.rotation[i.ID]
+	if !ok {
+		return t
+	}
+	t.Requests = uint64(r.rate * time.Since(r.since).Seconds())
+	t.Errors = uint64(r.errors * float64(t.Requests))
+	b, _ := slices.BinarySearch(topology.LatencyBuckets[:], r.latency)
+	t.Latencies[b] = t.Requests
+	return t
+}
 
 func (p *simulated) pid() int              { return p.id }
 func (p *simulated) exit() exit            { return p.ended }

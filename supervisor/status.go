@@ -52,6 +52,7 @@ type ServiceStatus struct {
 	State     string           `json:"state"`            // ready, starting, updating, degraded, failed, stopped, completed
 	Reason    string           `json:"reason,omitempty"` // why it is not ready: last probe answer, exit cause, last lines of output
 	Instances []InstanceStatus `json:"instances"`
+	Update    *UpdateStatus    `json:"update,omitempty"` // nil: none is under way or paused
 }
 
 // The values of ServiceStatus.State.
@@ -64,6 +65,44 @@ const (
 	ServiceStopped   = "stopped"   // no instance is wanted
 	ServiceCompleted = "completed" // a one-shot that ended with exit status 0
 )
+
+// An UpdateStatus is how far the replacement of a service's instances has come.
+type UpdateStatus struct {
+	Generation int           `json:"generation"` // of the topology that asked for it
+	Replaced   int           `json:"replaced"`   // instances
+	Of         int           `json:"of"`
+	Phase      string        `json:"phase"`
+	Since      time.Time     `json:"since"`            // of the phase
+	Reason     string        `json:"reason,omitempty"` // why it is not further, or why it has failed
+	Canary     *CanaryStatus `json:"canary,omitempty"` // nil: there is none now
+}
+
+// The values of UpdateStatus.Phase.
+const (
+	PhaseStarting  = "starting"  // a new instance is not ready yet
+	PhaseProving   = "proving"   // it has to stay ready
+	PhaseCanary    = "canary"    // it is judged by its share of the requests
+	PhaseDraining  = "draining"  // an old one finishes its requests and stops
+	PhaseReturning = "returning" // it has failed, and what was replaced goes back
+	PhasePaused    = "paused"    // it has failed, and waits for the service to be changed or restarted
+	PhaseWaiting   = "waiting"   // it is done but for where it has failed, and waits for the next try there
+)
+
+// A CanaryStatus is what is seen of the first new instance of an update and, over the same time, of the old ones.
+type CanaryStatus struct {
+	Instance string        `json:"instance"`
+	Weight   float64       `json:"weight"` // percent of the requests
+	Ends     time.Time     `json:"ends"`   // unless it fails
+	New      CanaryFigures `json:"new"`
+	Old      CanaryFigures `json:"old"`
+}
+
+// CanaryFigures are what was seen of some requests.
+type CanaryFigures struct {
+	Requests   uint64  `json:"requests"`
+	ErrorRatio float64 `json:"error_ratio"` // of them that ended with 5xx, not at their end, or without an answer
+	P95        float64 `json:"p95_seconds"` // until the response's header, interpolated
+}
 
 // An InstanceStatus is how one instance is doing.
 type InstanceStatus struct {
@@ -98,14 +137,15 @@ type view struct {
 	desired  int
 	lapsed   bool   // an instance that was ready is not
 	updating bool   // instances are being replaced
-	givenUp  string // why the last update was given up
+	trouble  string // how the last update has failed
+	update   *UpdateStatus
 	holding  []*instance
 	leaving  []*instance
 }
 
 // summarize says how a service with v is doing when its instances, by place, are doing as holding and leaving say.
 func summarize(name string, v view, holding, leaving []InstanceStatus) ServiceStatus {
-	st := ServiceStatus{Name: name, Desired: v.desired}
+	st := ServiceStatus{Name: name, Desired: v.desired, Update: v.update}
 	count := map[State]int{}
 	for _, i := range holding {
 		count[i.State]++
@@ -119,9 +159,9 @@ func summarize(name string, v view, holding, leaving []InstanceStatus) ServiceSt
 	})
 	switch {
 	case v.desired == 0:
-		st.State, st.Reason = ServiceStopped, ""
-	case v.givenUp != "":
-		st.State, st.Reason = ServiceDegraded, v.givenUp
+		st.State, st.Reason, st.Update = ServiceStopped, "", nil
+	case v.trouble != "":
+		st.State, st.Reason = ServiceDegraded, v.trouble
 	case v.updating:
 		st.State = ServiceUpdating
 	case count[StateReady] >= v.desired:

@@ -169,7 +169,24 @@ func (i *instance) admit(p *tenancy) {
 		Replica: i.replica,
 		Address: net.JoinHostPort(p.seat.host, p.seat.port),
 		Weight:  max(1, i.upstream.Weight),
+		Share:   i.claimed(),
 	}
+	i.tell(p)
+}
+
+// readmit gives p, if it is in the rotation, the share that its instance has now.
+func (i *instance) readmit(p *tenancy) {
+	if share := i.claimed(); p.admitted.ID != "" && p.admitted.Share != share {
+		p.admitted.Share = share
+		i.tell(p)
+	}
+}
+
+// tell tells the Router of p.
+func (i *instance) tell(p *tenancy) {
+	i.mu.Lock()
+	i.life.routed = p.admitted
+	i.mu.Unlock()
 	i.site.router.Admit(p.admitted)
 }
 
