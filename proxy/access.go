@@ -42,9 +42,11 @@ type record struct {
 
 	Route    string  `json:"route,omitempty"` // host and path prefix as in the file
 	Service  string  `json:"service,omitempty"`
+	Fallback string  `json:"fallback,omitempty"` // the service that stood in
 	Instance string  `json:"instance,omitempty"` // of the last attempt
 	Attempts int     `json:"attempts"`
-	Upstream float64 `json:"upstream_seconds"` // of waiting for instances, up to the response's header
+	Held     float64 `json:"held_seconds,omitempty"` // of waiting until there was an instance
+	Upstream float64 `json:"upstream_seconds"`       // of waiting for instances, up to the response's header
 }
 
 // An accessLog writes records to a file without making requests wait for the disk.

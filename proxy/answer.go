@@ -12,6 +12,8 @@ const (
 	reasonLoop            reason = "loop"             // has come through this proxy too often
 	reasonNoRoute         reason = "no_route"         // no route matches
 	reasonNoInstance      reason = "no_instance"      // the service has no instance in rotation
+	reasonHoldExpired     reason = "hold_expired"     // nor got one in the time that the request may wait for it
+	reasonHoldFull        reason = "hold_full"        // nor may more requests wait for one
 	reasonConnectFailure  reason = "connect_failure"  // the connection to the instance was refused
 	reasonConnectTimeout  reason = "connect_timeout"  // it was not established in time
 	reasonReset           reason = "reset"            // it died before a byte of the response
@@ -50,6 +52,10 @@ func (r reason) answer() answer {
 		return answer{404, "destination_not_found", "nothing is served here"}
 	case reasonNoInstance:
 		return answer{503, "destination_unavailable", "no instance of the service is ready"}
+	case reasonHoldExpired:
+		return answer{503, "destination_unavailable", "no instance of the service was ready in time"}
+	case reasonHoldFull:
+		return answer{503, "destination_unavailable", "no instance of the service is ready and too many requests wait for one"}
 	case reasonConnectFailure:
 		return answer{502, "connection_refused", "no instance of the service accepts connections"}
 	case reasonConnectTimeout:

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/http"
@@ -114,6 +115,7 @@ type exchange struct {
 
 	target requestTarget
 	route  *route
+	waiter *waiter      // of the pool whose turn it is
 	header fields       // of the request as it is sent on
 	body   *requestBody // nil: none
 	// budgeted says that the request holds one of its pool's retries.
@@ -308,17 +310,28 @@ func (x *exchange) answer(why reason, detail string) {
 	h := x.w.Header()
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("Content-Length", fmt.Sprint(len(text)))
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Proxy-Status", fmt.Sprintf("mainstay; error=%s; details=%q", a.fault, detail))
-	h.Set("X-Request-Id", x.record.ID)
+	x.introduce(a.fault, detail)
 	switch why {
-	case reasonNoInstance:
+	case reasonNoInstance, reasonHoldExpired, reasonHoldFull:
 		h.Set("Retry-After", "1")
 	case reasonBadMethod:
 		h.Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 	}
 	x.writeHeader(a.status)
-	if n, err := x.w.Write([]byte(text)); err == nil || errors.Is(err, http.ErrBodyNotAllowed) {
+	x.write(text)
+}
+
+// introduce says in the fields of a response that it is the proxy's own, and why.
+func (x *exchange) introduce(fault, detail string) {
+	h := x.w.Header()
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Proxy-Status", fmt.Sprintf("mainstay; error=%s; details=%q", fault, detail))
+	h.Set("X-Request-Id", x.record.ID)
+}
+
+// write sends the content of a response of the proxy's own.
+func (x *exchange) write(text string) {
+	if n, err := io.WriteString(x.w, text); err == nil || errors.Is(err, http.ErrBodyNotAllowed) {
 		x.record.BytesOut = int64(n)
 	}
 }

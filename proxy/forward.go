@@ -14,46 +14,20 @@ import (
 	"time"
 )
 
-// forward sends the request to an instance, and to another while the policy grants it.
-func (x *exchange) forward() {
-	why := reasonNoInstance
-	var tried []*upstream
-	for {
-		number := len(tried) + 1
-		ctx, giveUp := context.WithCancelCause(x.ctx)
-		x.watch.begin(number, giveUp)
-		l := x.route.pool.acquire(time.Now(), tried, func(r reason) { x.watch.abort(number, r) })
-		if l == nil {
-			break
-		}
-		tried = append(tried, l.up)
-		x.record.Instance, x.record.Attempts = l.up.ID, number
-		f := x.attempt(ctx, l, number)
-		if f == nil {
-			return
-		}
-		why = f.reason
-		if !x.mayRetry(f, number) {
-			break
-		}
-	}
-	x.answer(why, "")
-}
-
-// attempt sends the request to the lease's instance and the response to the client. ctx ends with the request, or earlier
-// with the reason why the attempt was given up.
-func (x *exchange) attempt(ctx context.Context, l *lease, number int) *failure {
+// attempt sends the request to the try's instance and the response to the client.
+func (x *exchange) attempt(t *try) *failure {
 	said := verdictNone
-	defer func() { l.release(time.Now(), said) }()
-	response, f := x.roundTrip(ctx, l, number)
+	defer func() { t.release(time.Now(), said) }()
+	response, f := x.roundTrip(t)
 	if f != nil {
 		said = f.verdict()
+		t.giveUp(nil)
 		return f
 	}
 	said = verdictOK
-	l.answered(time.Now(), response.StatusCode)
+	t.answered(time.Now(), response.StatusCode)
 	x.respond(response)
-	l.torn = x.record.Reason == reasonIncomplete
+	t.torn = x.record.Reason == reasonIncomplete
 	return nil
 }
 
@@ -71,20 +45,20 @@ func (x *exchange) mayRetry(f *failure, attempts int) bool {
 	return ok
 }
 
-// roundTrip sends the request to the lease's instance and returns the response when its header has come.
-func (x *exchange) roundTrip(ctx context.Context, l *lease, number int) (*http.Response, *failure) {
+// roundTrip sends the request to the try's instance and returns the response when its header has come.
+func (x *exchange) roundTrip(a *try) (*http.Response, *failure) {
 	began := time.Now()
-	t := &tracer{x: x, number: number}
-	response, err := l.up.conns.(*http.Transport).RoundTrip(x.outgoing(ctx, t, l.up))
+	t := &tracer{x: x, number: a.number, reached: x.waiter.reached}
+	response, err := a.up.conns.(*http.Transport).RoundTrip(x.outgoing(a.ctx, t, a.up))
 	t.close()
 	x.record.Upstream += time.Since(began).Seconds()
 	if err != nil {
-		return nil, x.failure(ctx, t, err)
+		return nil, x.failure(a.ctx, t, err)
 	}
-	x.watch.enter(number, stageStream, x.route.Timeouts.Idle, reasonTimeoutIdle)
-	if ctx.Err() != nil && x.ctx.Err() == nil { // given up when the header had just come
+	x.watch.enter(a.number, stageStream, x.route.Timeouts.Idle, reasonTimeoutIdle)
+	if a.ctx.Err() != nil && x.ctx.Err() == nil { // given up when the header had just come
 		response.Body.Close()
-		return nil, x.failure(ctx, t, ctx.Err())
+		return nil, x.failure(a.ctx, t, a.ctx.Err())
 	}
 	upgraded := response.StatusCode == http.StatusSwitchingProtocols
 	if upgraded && !switchesToWebSocket(x.r, response) || response.StatusCode < 200 && !upgraded {
@@ -205,6 +179,9 @@ func (x *exchange) respond(response *http.Response) {
 		delete(response.Header, "Content-Length") // RFC 9110, section 8.6
 	}
 	edit(response.Header, x.route.ResponseHeaders)
+	if x.record.Fallback != "" {
+		response.Header.Add("Proxy-Status", "mainstay; error=destination_unavailable; details=\"another service stood in\"")
+	}
 	h := x.w.Header()
 	maps.Copy(h, response.Header)
 	if _, ok := h["Content-Type"]; !ok {
@@ -280,8 +257,9 @@ func (x *exchange) ended(otherwise reason) reason {
 
 // A tracer follows one attempt through the transport. Its hooks may be called late, from other goroutines.
 type tracer struct {
-	x      *exchange
-	number int
+	x       *exchange
+	number  int
+	reached func() // is called when there is a connection
 
 	mu      sync.Mutex
 	closed  bool
@@ -308,6 +286,7 @@ func (t *tracer) connected(info httptrace.GotConnInfo) {
 	t.conn, _ = info.Conn.(*countedConn)
 	t.base, t.answers = t.conn.written.Load(), false
 	t.mu.Unlock()
+	t.reached()
 	t.x.watch.enter(t.number, stageSend, t.x.route.Timeouts.Idle, reasonTimeoutIdle)
 }
 

@@ -15,6 +15,8 @@ type metrics struct {
 	duration    *prometheus.HistogramVec
 	retries     *prometheus.CounterVec
 	ejections   *prometheus.CounterVec
+	held        *prometheus.CounterVec
+	fallbacks   *prometheus.CounterVec
 	connections prometheus.Counter
 	dropped     prometheus.Counter
 }
@@ -43,6 +45,15 @@ func newMetrics(reg prometheus.Registerer) metrics {
 			Name: "proxy_ejections_total",
 			Help: "Instances taken out of rotation for a while because a request failed on them.",
 		}, []string{"service"}),
+		held: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "proxy_held_requests_total",
+			Help: "Requests that waited for an instance, by how that ended: served, expired, left (the client), dismissed " +
+				"(the service was stopped), or full (there was no room to wait).",
+		}, []string{"service", "outcome"}),
+		fallbacks: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "proxy_fallback_requests_total",
+			Help: "Requests that were given to the service's fallback because no instance could take them.",
+		}, []string{"service", "fallback"}),
 		connections: f.NewCounter(prometheus.CounterOpts{
 			Name: "proxy_accepted_connections_total",
 			Help: "Connections accepted from clients.",
@@ -82,6 +93,7 @@ func foldMethod(method string) string {
 type collector struct {
 	status      func() Status
 	inFlight    *prometheus.Desc
+	held        *prometheus.Desc
 	instances   *prometheus.Desc
 	connections *prometheus.Desc
 	routed      *prometheus.Desc
@@ -92,6 +104,8 @@ func newCollector(status func() Status) *collector {
 		status: status,
 		inFlight: prometheus.NewDesc("proxy_requests_in_flight",
 			"Requests that instances of the service are working on.", []string{"service"}, nil),
+		held: prometheus.NewDesc("proxy_requests_held",
+			"Requests that wait for an instance of the service.", []string{"service"}, nil),
 		instances: prometheus.NewDesc("proxy_instances",
 			"Instances of the service, by state.", []string{"service", "state"}, nil),
 		connections: prometheus.NewDesc("proxy_connections",
@@ -103,7 +117,7 @@ func newCollector(status func() Status) *collector {
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range [...]*prometheus.Desc{c.inFlight, c.instances, c.connections, c.routed} {
+	for _, d := range [...]*prometheus.Desc{c.inFlight, c.held, c.instances, c.connections, c.routed} {
 		ch <- d
 	}
 }
@@ -124,6 +138,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			states[i.State]++
 		}
 		gauge(c.inFlight, inFlight, p.Service)
+		gauge(c.held, p.Held, p.Service)
 		for state, n := range states {
 			gauge(c.instances, n, p.Service, state)
 		}

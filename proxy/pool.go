@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"mainstay/topology"
@@ -17,11 +18,15 @@ type pool struct {
 	service string
 	connect func(address string) conns
 	ejected func(id string) // is called when an instance is ejected
+	queued  atomic.Int64    // how many stand in the line
+	// admissions counts the instances that have come in.
+	admissions atomic.Uint64
 
 	mu       sync.Mutex
 	active   []*upstream // in the order of admission
 	shared   bool        // one of active has a share
 	draining []*upstream
+	line     line
 	inFlight int // leases of all, draining ones too
 	retrying int // requests that are on a further attempt and count against the budget
 }
@@ -163,6 +168,8 @@ func (p *pool) admit(i topology.Instance) {
 		leases:   map[*lease]struct{}{},
 		balance:  newBalance(i),
 	})
+	p.admissions.Add(1)
+	p.callLocked(holdBurst)
 }
 
 func (p *pool) noteSharesLocked() {
@@ -263,7 +270,7 @@ func (p *pool) trafficOf(id string) topology.Traffic {
 func (p *pool) status(now time.Time) PoolStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := PoolStatus{Service: p.service, Instances: []UpstreamStatus{}}
+	s := PoolStatus{Service: p.service, Held: p.line.held, Instances: []UpstreamStatus{}}
 	for _, up := range p.active {
 		state := "admitted"
 		if len(p.active) > 1 && up.ejected(now) {

@@ -11,7 +11,10 @@
 //
 // Table, pools, retry policy, fields, answers, metrics and access log know no
 // engine. The one engine there is runs on net/http: engine_nethttp.go, with
-// forward.go, body.go, watch.go, tunnel.go and server.go.
+// deliver.go, forward.go, body.go, watch.go, tunnel.go, departure.go and server.go.
+//
+// While a service has no instance its requests stand in its pool's line (hold.go)
+// as long as the file allows, then the fallback has its turn.
 //
 // Goroutines: one per listener accepts, net/http has one per connection and two
 // per connection to an instance, the access log has its writer. Apply starts
@@ -49,8 +52,9 @@ type Proxy struct {
 
 // applied is the part of a topology that the proxy runs.
 type applied struct {
-	proxy    topology.Proxy
-	stateDir string
+	proxy       topology.Proxy
+	stateDir    string
+	unavailable map[string]topology.WhenUnavailable // by service
 }
 
 // New returns a Proxy that listens nowhere yet.
@@ -64,11 +68,12 @@ func New(log *slog.Logger, reg prometheus.Registerer) *Proxy {
 	return p
 }
 
-// Apply implements the engine's Subsystem. It waits for the requests on listeners that go away, upgraded ones too,
+// Apply implements the engine's Subsystem. What WhenUnavailable says holds for requests that come from then on; those that
+// are held already wait as long as was said when they came, or until nothing is to be held for their service any more. It waits for the requests on listeners that go away, upgraded ones too,
 // and ends them when ctx is done. An address is bound before another is let go. If StateDir is set, requests are
 // logged to logs/access.log in it.
 func (p *Proxy) Apply(ctx context.Context, t *topology.Topology) error {
-	want := applied{proxy: t.Proxy, stateDir: t.StateDir}
+	want := applied{proxy: t.Proxy, stateDir: t.StateDir, unavailable: unavailable(t)}
 	p.mu.Lock()
 	have, servers := p.applied, maps.Clone(p.servers)
 	p.mu.Unlock()
@@ -114,7 +119,7 @@ func (p *Proxy) acquire(ctx context.Context, have, want applied, servers map[str
 }
 
 func (p *Proxy) acquireInto(ctx context.Context, n *next, have, want applied, servers map[string]*server) (err error) {
-	if n.table, err = newTable(want.proxy, p.pool, p.table.Load()); err != nil {
+	if n.table, err = newTable(want, p.pool, p.table.Load()); err != nil {
 		return err
 	}
 	wanted := map[string]bool{}
@@ -185,8 +190,30 @@ func (p *Proxy) swap(n *next, want applied) {
 		s.settings.Store(n.settings[address])
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.servers, p.applied = n.servers, want
+	pools := slices.Collect(maps.Values(p.pools))
+	p.mu.Unlock()
+	for _, pool := range pools {
+		if want.unavailable[pool.service].Hold.For == 0 {
+			pool.drop()
+		}
+	}
+}
+
+// unavailable returns what requests meet whose service has no instance. None is held for a service that is to have none
+// (stopped, scaled to nothing, gone), nor when all listeners close, because everything is about to stop.
+func unavailable(t *topology.Topology) map[string]topology.WhenUnavailable {
+	policies := map[string]topology.WhenUnavailable{}
+	for name, s := range t.Services {
+		w := s.WhenUnavailable
+		if s.Stopped || s.Replicas == 0 || len(t.Proxy.Listeners) == 0 {
+			w.Hold = topology.Hold{}
+		}
+		if w != (topology.WhenUnavailable{}) {
+			policies[name] = w
+		}
+	}
+	return policies
 }
 
 // release lets go of what is no longer wanted.

@@ -35,6 +35,12 @@ func (f failure) retryOn() (topology.RetryCondition, bool) {
 	return "", false
 }
 
+// stranded reports whether nothing of the request reached the instance, because it does not take connections.
+func (f failure) stranded() bool {
+	died := f.reason == reasonReset || f.reason == reasonDrained
+	return f.replayable && (f.reason == reasonConnectFailure || died && !f.sent)
+}
+
 // verdict tells what a failed attempt says about the instance.
 func (f *failure) verdict() verdict {
 	if f.blameless {

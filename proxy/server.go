@@ -49,6 +49,7 @@ func newServer(log *slog.Logger, engine *netHTTP, l *listener) *server {
 		IdleTimeout:       keepAliveTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ConnContext:       withConn,
 		ConnState:         s.connState,
 		// What net/http logs is what peers do: failed handshakes, resets.
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),

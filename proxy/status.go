@@ -33,6 +33,7 @@ type RouteStatus struct {
 // A PoolStatus is the instances that may receive a service's requests.
 type PoolStatus struct {
 	Service   string           `json:"service"`
+	Held      int              `json:"held"` // requests that wait for an instance
 	Instances []UpstreamStatus `json:"instances"`
 }
 
@@ -64,13 +65,16 @@ func (p *Proxy) Status() Status {
 	routed := map[string]bool{}
 	for _, r := range p.table.Load().routes {
 		routed[r.Service] = true
+		if r.fallback != nil {
+			routed[r.fallback.service] = true
+		}
 		s.Routes = append(s.Routes, RouteStatus{
 			Host: r.Host, PathPrefix: r.PathPrefix, Service: r.Service, Requests: r.requests.Load(),
 		})
 	}
 	now := time.Now()
 	for _, pool := range pools {
-		if status := pool.status(now); routed[pool.service] || len(status.Instances) > 0 {
+		if status := pool.status(now); routed[pool.service] || len(status.Instances) > 0 || status.Held > 0 {
 			s.Services = append(s.Services, status)
 		}
 	}

@@ -31,10 +31,15 @@ type route struct {
 	pool     *pool
 	strip    string // StripPrefix as cleanPrefix returns it
 	requests *atomic.Uint64
+
+	hold     topology.Hold // For is 0: requests do not wait for an instance
+	fallback *pool         // has its turn when there is none; may be nil
+	response *topology.Response
 }
 
-// newTable prepares the routes of p. Pools come from pool; counters of routes that previous has too are carried over.
-func newTable(p topology.Proxy, pool func(service string) *pool, previous *table) (*table, error) {
+// newTable prepares the routes of a. Pools come from pool; counters of routes that previous has too are carried over.
+func newTable(a applied, pool func(service string) *pool, previous *table) (*table, error) {
+	p := a.proxy
 	t := &table{index: make(map[routeKey]int, len(p.Routes))}
 	for _, s := range p.TrustedProxies {
 		prefix, err := netip.ParsePrefix(s)
@@ -53,7 +58,14 @@ func newTable(p topology.Proxy, pool func(service string) *pool, previous *table
 			return nil, fmt.Errorf("read strip prefix of route %d: %w", i+1, err)
 		}
 		key := routeKey{host: hostKey(spec.Host), prefix: prefix}
-		r := &route{Route: spec, pool: pool(spec.Service), strip: strip, requests: previous.counter(key, spec.Service)}
+		unavailable := a.unavailable[spec.Service]
+		r := &route{
+			Route: spec, pool: pool(spec.Service), strip: strip, requests: previous.counter(key, spec.Service),
+			hold: unavailable.Hold, response: unavailable.Response,
+		}
+		if unavailable.Fallback != "" {
+			r.fallback = pool(unavailable.Fallback)
+		}
 		t.routes = append(t.routes, r)
 		if _, shadowed := t.index[key]; !shadowed {
 			t.index[key] = i

@@ -13,7 +13,7 @@ import (
 
 func testTable(t testing.TB, routes ...topology.Route) *table {
 	t.Helper()
-	table, err := newTable(topology.Proxy{Routes: routes}, func(string) *pool { return nil }, nil)
+	table, err := newTable(applied{proxy: topology.Proxy{Routes: routes}}, func(string) *pool { return nil }, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func TestTableRefuses(t *testing.T) {
 		{Routes: []topology.Route{{PathPrefix: "/", StripPrefix: "x"}}},
 		{TrustedProxies: []string{"10.0.0.0"}},
 	} {
-		if _, err := newTable(p, func(string) *pool { return nil }, nil); err == nil {
+		if _, err := newTable(applied{proxy: p}, func(string) *pool { return nil }, nil); err == nil {
 			t.Errorf("%+v was taken", p)
 		}
 	}
@@ -127,7 +127,7 @@ func TestTableKeepsCounters(t *testing.T) {
 	first.routes[0].requests.Add(3)
 	first.routes[1].requests.Add(4)
 	routes[0].StripPrefix, routes[1].Service = "/x", "c"
-	second, err := newTable(topology.Proxy{Routes: routes}, func(string) *pool { return nil }, first)
+	second, err := newTable(applied{proxy: topology.Proxy{Routes: routes}}, func(string) *pool { return nil }, first)
 	if err != nil {
 		t.Fatal(err)
 	}
