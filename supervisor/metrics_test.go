@@ -15,7 +15,7 @@ import (
 
 func TestMetrics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &simulation{t: t, live: map[int]*simulated{}, routed: map[string]int{}, behaviour: map[string]behaviour{"bad": {refuse: errNoProgram}}}
+		s := &simulation{t: t, live: map[int]*simulated{}, routed: map[string]int{}, rotation: map[string]rotated{}, behaviour: map[string]behaviour{"bad": {refuse: errNoProgram}}}
 		reg := prometheus.NewRegistry()
 		s.Supervisor = newSupervisor(slog.New(slog.DiscardHandler), reg, s, s)
 		s.site.ports.free = func(int) bool { return true }
