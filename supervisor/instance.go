@@ -39,7 +39,7 @@ type instance struct {
 	hot   chan struct{}   // the version is another one
 
 	mu      sync.Mutex
-	version version
+	version *version // never changed, only replaced: copies of it in the frames of 500 goroutines are megabytes
 	life    life
 	words   *utterances // of the last process; nil: there was none
 	share   float64     // percent of the service's requests that it is to get; 0: as many as any other
@@ -89,7 +89,7 @@ func startInstance(site *site, v version, p *place, output *output, share float6
 		force:    force,
 		done:     make(chan struct{}),
 		hot:      make(chan struct{}, 1),
-		version:  v,
+		version:  &v,
 		share:    share,
 		life:     life{state: StatePending, since: time.Now()},
 	}
@@ -101,7 +101,7 @@ func startInstance(site *site, v version, p *place, output *output, share float6
 // adopt gives the instance another version of the same revision.
 func (i *instance) adopt(v version) {
 	i.mu.Lock()
-	i.version = v
+	i.version = &v
 	i.mu.Unlock()
 	select {
 	case i.hot <- struct{}{}:
@@ -134,10 +134,15 @@ func (i *instance) claimed() float64 {
 func (i *instance) current() version {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return i.version
+	return *i.version
 }
 
-func (i *instance) spec() topology.Service { return i.current().spec }
+// spec returns the instance's specification, which is not to be changed.
+func (i *instance) spec() *topology.Service {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return &i.version.spec
+}
 
 func (i *instance) now() life {
 	i.mu.Lock()
