@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"strconv"
 	"sync"
 	"time"
@@ -18,6 +19,15 @@ type version struct {
 	generation int
 	apply      int // the Apply that it was given in
 	revision   int
+	digest     *digest // of the recipe, of which nothing else is known; nil: spec has it
+}
+
+// makes reports whether a process of spec would be made as one of v is.
+func (v version) makes(spec topology.Service) bool {
+	if v.digest != nil {
+		return v.digest.of(spec)
+	}
+	return reflect.DeepEqual(recipe(v.spec), recipe(spec))
 }
 
 // An instance fills one place of a service, with one process after another, until it is told to stop.
@@ -39,13 +49,15 @@ type instance struct {
 	hot   chan struct{}   // the version is another one
 
 	mu      sync.Mutex
-	version *version // never changed, only replaced: copies of it in the frames of 500 goroutines are megabytes
+	version version
 	life    life
 	words   *utterances // of the last process; nil: there was none
 	share   float64     // percent of the service's requests that it is to get; 0: as many as any other
 
 	// The goroutine's own.
-	outputs []<-chan struct{} // each closed when the output of one process has ended
+	outputs   []<-chan struct{} // each closed when the output of one process has ended
+	inherited *tenancy          // from a former run, to begin with; nil: none
+	concluded *run              // of the process after which there is none; nil: there was none yet
 }
 
 // life is how an instance is doing, as others may see it.
@@ -77,6 +89,14 @@ func instanceID(service string, replica int) string { return service + "/" + str
 
 // startInstance starts an instance of v in p, which is to get share percent of the requests; 0: as many as any other.
 func startInstance(site *site, v version, p *place, output *output, share float64, force context.Context, changed func()) *instance {
+	i := newInstance(site, v, p, output, force, changed)
+	i.share = share
+	i.life.restarts, p.restarts = p.restarts, 0
+	go i.run()
+	return i
+}
+
+func newInstance(site *site, v version, p *place, output *output, force context.Context, changed func()) *instance {
 	i := &instance{
 		site:     site,
 		log:      site.log.With("instance", instanceID(v.spec.Name, p.replica)),
@@ -89,19 +109,17 @@ func startInstance(site *site, v version, p *place, output *output, share float6
 		force:    force,
 		done:     make(chan struct{}),
 		hot:      make(chan struct{}, 1),
-		version:  &v,
-		share:    share,
+		version:  v,
 		life:     life{state: StatePending, since: time.Now()},
 	}
 	i.told, i.stop = context.WithCancel(force)
-	go i.run()
 	return i
 }
 
 // adopt gives the instance another version of the same revision.
 func (i *instance) adopt(v version) {
 	i.mu.Lock()
-	i.version = &v
+	i.version = v
 	i.mu.Unlock()
 	select {
 	case i.hot <- struct{}{}:
@@ -134,15 +152,10 @@ func (i *instance) claimed() float64 {
 func (i *instance) current() version {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return *i.version
+	return i.version
 }
 
-// spec returns the instance's specification, which is not to be changed.
-func (i *instance) spec() *topology.Service {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return &i.version.spec
-}
+func (i *instance) spec() topology.Service { return i.current().spec }
 
 func (i *instance) now() life {
 	i.mu.Lock()
@@ -216,7 +229,7 @@ func (i *instance) run() {
 	defer close(i.done)
 	defer i.hearOut()
 	defer i.stop()
-	if !i.awaitDependencies() {
+	if i.inherited == nil && !i.awaitDependencies() {
 		i.move(StateStopped, "")
 		return
 	}
@@ -228,8 +241,15 @@ func (i *instance) run() {
 			i.move(StateStopped, "")
 			return
 		}
+		if i.current().digest != nil {
+			i.leave(p, i.spec().StopGracePeriod)
+			i.log.Warn("instance of an older revision ended", "why", end.why)
+			i.move(StateFailed, end.why)
+			return
+		}
 		restart := i.spec().Restart
 		if p != nil && (restart.Policy == topology.RestartNever || end.clean && restart.Policy == topology.RestartOnFailure) {
+			i.conclude(p, end)
 			i.leave(p, i.spec().StopGracePeriod)
 			if end.clean {
 				i.log.Info("instance completed")
@@ -252,6 +272,30 @@ func (i *instance) run() {
 		}
 		i.site.metrics.restarts.WithLabelValues(i.service, end.cause).Inc()
 		i.update(func(l *life) { l.restarts++ })
+	}
+}
+
+// conclude notes how the instance ended, for as long as its service stays as it is.
+func (i *instance) conclude(p *tenancy, end ending) {
+	i.concluded = p.run
+	p.run.note(func(r *record) {
+		r.Outcome = outcomeCompleted
+		if !end.clean {
+			r.Outcome, r.Why = outcomeFailed, end.why
+		}
+	})
+}
+
+// dismiss tells the instance to stop. The service looks again, as one that is done already says nothing more.
+func (i *instance) dismiss() {
+	i.stop()
+	i.changed()
+}
+
+// forget is called when the instance is done and its place has no more to do with it.
+func (i *instance) forget() {
+	if !isClosed(i.site.suspended) {
+		i.concluded.remove()
 	}
 }
 
@@ -282,25 +326,30 @@ func (i *instance) awaitDependencies() bool {
 // live starts a process and looks after it until it has ended: by itself, because a probe gave up on it, or because
 // the instance was told to stop. The tenancy is nil if no process was started.
 func (i *instance) live() (*tenancy, ending) {
-	p, err := i.settle()
-	if err != nil {
-		if i.told.Err() == nil {
-			i.site.metrics.spawnFailures.WithLabelValues(i.service).Inc()
+	p := i.inherited
+	if i.inherited = nil; p == nil {
+		var err error
+		if p, err = i.settle(); err != nil {
+			if i.told.Err() == nil {
+				i.site.metrics.spawnFailures.WithLabelValues(i.service).Inc()
+			}
+			return nil, ending{cause: "spawn", why: err.Error()}
 		}
-		return nil, ending{cause: "spawn", why: err.Error()}
+		i.update(func(l *life) {
+			l.pid, l.address = p.pid(), p.seat.address()
+			if l.launched.IsZero() {
+				l.launched = p.started
+			}
+		})
+		i.move(StateStarting, "")
+		i.log.Info("instance started", "pid", p.pid(), "address", p.seat.address())
 	}
-	i.update(func(l *life) {
-		l.pid, l.address = p.pid(), p.seat.address()
-		if l.launched.IsZero() {
-			l.launched = p.started
-		}
-	})
-	i.move(StateStarting, "")
-	i.log.Info("instance started", "pid", p.pid(), "address", p.seat.address())
 
 	w := newWatch(i, p)
 	defer w.probes.stop()
-	w.begin()
+	if i.told.Err() == nil {
+		w.begin()
+	}
 	for {
 		select {
 		case <-p.exited():
@@ -311,9 +360,14 @@ func (i *instance) live() (*tenancy, ending) {
 			return p, end
 		case <-i.told.Done():
 			w.probes.stop()
-			i.end(p, "")
+			if isClosed(i.away(p)) {
+				i.letGo(p)
+			} else {
+				i.end(p, "")
+			}
 			return p, ending{}
 		case <-i.hot:
+			p.run.note(func(r *record) { r.Keep = keepOf(i.spec()) })
 			w.reconsider()
 			i.readmit(p)
 		case v := <-w.probes.verdicts:

@@ -21,6 +21,8 @@ type place struct {
 	setback string    // why; empty: it has not
 	pause   backoff   // between its tries
 	again   time.Time // when it is tried next; zero: it is not
+
+	restarts int // that the place's next instance begins with
 }
 
 // clear forgets instances that are gone.
@@ -29,6 +31,8 @@ func (p *place) clear() {
 	for _, i := range p.leaving {
 		if !isClosed(i.done) {
 			left = append(left, i)
+		} else {
+			i.forget()
 		}
 	}
 	p.leaving = left
@@ -48,6 +52,9 @@ func (p *place) worked(long time.Duration, now time.Time) (v *version, rest time
 		return nil, 0
 	}
 	version := p.current.current()
+	if version.digest != nil { // it could not be started again
+		return nil, 0
+	}
 	return &version, 0
 }
 
@@ -67,7 +74,7 @@ func (p *place) retire() {
 
 func (p *place) dismissCurrent() {
 	if p.current != nil {
-		p.current.stop()
+		p.current.dismiss()
 		p.leaving = append(p.leaving, p.current)
 		p.current = nil
 	}
@@ -75,7 +82,7 @@ func (p *place) dismissCurrent() {
 
 func (p *place) dismissNext() {
 	if p.next != nil {
-		p.next.stop()
+		p.next.dismiss()
 		p.leaving = append(p.leaving, p.next)
 		p.next = nil
 	}
@@ -195,7 +202,7 @@ func (s *service) canReturn() bool {
 
 // advance takes the next step of p towards the target. A replacement is only begun if it may. It returns 1 if one was begun.
 func (s *service) advance(p *place, may bool, now time.Time) int {
-	if p.retired {
+	if p.retired || isClosed(s.site.suspended) { // what was let go is still there
 		return 0
 	}
 	if p.current == nil && p.next == nil && len(p.leaving) == 0 {

@@ -26,14 +26,14 @@ const (
 type ports struct {
 	mu      sync.Mutex
 	next    int                 // the port to try next
-	held    map[int]bool        // by processes
+	held    map[int]int         // how many processes hold it: one, unless several were found at it
 	resting map[int]time.Time   // given back, until
 	freed   chan struct{}       // closed when a port is given back, then another
 	free    func(port int) bool // whether nothing listens on it
 }
 
 func newPorts() *ports {
-	return &ports{held: map[int]bool{}, resting: map[int]time.Time{}, freed: make(chan struct{}), free: canBind}
+	return &ports{held: map[int]int{}, resting: map[int]time.Time{}, freed: make(chan struct{}), free: canBind}
 }
 
 // acquire reserves a port that nothing listens on.
@@ -54,11 +54,11 @@ func (p *ports) acquire() (int, error) {
 				p.next = firstPort
 			}
 			switch {
-			case p.held[port], port >= avoidFrom && port <= avoidTo:
+			case p.held[port] > 0, port >= avoidFrom && port <= avoidTo:
 			case rested && time.Now().Before(p.resting[port]):
 			case !p.free(port):
 			default:
-				p.held[port] = true
+				p.held[port] = 1
 				delete(p.resting, port)
 				return port, nil
 			}
@@ -71,8 +71,8 @@ func (p *ports) acquire() (int, error) {
 func (p *ports) claim(ctx context.Context, port int, waits func()) error {
 	for {
 		p.mu.Lock()
-		if !p.held[port] {
-			p.held[port] = true
+		if p.held[port] == 0 {
+			p.held[port] = 1
 			p.mu.Unlock()
 			return nil
 		}
@@ -87,10 +87,21 @@ func (p *ports) claim(ctx context.Context, port int, waits func()) error {
 	}
 }
 
+// find notes that a process which was there before us holds port.
+func (p *ports) find(port int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.held[port]++
+	delete(p.resting, port)
+}
+
 // release gives a port back.
 func (p *ports) release(port int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.held[port]--; p.held[port] > 0 {
+		return
+	}
 	delete(p.held, port)
 	p.resting[port] = time.Now().Add(quarantine)
 	close(p.freed)

@@ -55,7 +55,8 @@ type service struct {
 	started   bool             // a process has been started, ever
 }
 
-func startService(site *site, stateDir string, v version) *service {
+// startService starts a service. It goes on with what was found of a former Mainstay's.
+func startService(site *site, stateDir string, v version, found []*run) *service {
 	name := v.spec.Name
 	log := site.log.With("service", name)
 	s := &service{
@@ -71,6 +72,11 @@ func startService(site *site, stateDir string, v version) *service {
 	s.force, s.kill = context.WithCancel(context.Background())
 	s.apply(v)
 	s.view.seen = s.given // there is nothing that could still be otherwise
+	if len(found) > 0 {
+		s.inbox = nil
+		s.take(v)
+		s.resume(found)
+	}
 	go s.run()
 	return s
 }
@@ -207,7 +213,7 @@ func (s *service) take(v version) {
 	}
 	v.revision = 0
 	for _, k := range known {
-		if k.revision != 0 && reflect.DeepEqual(recipe(k.spec), recipe(v.spec)) {
+		if k.revision != 0 && k.makes(v.spec) {
 			v.revision, v.generation = k.revision, k.generation
 		}
 	}

@@ -21,7 +21,8 @@ import (
 // reaches processes and the Router, in order.
 type simulation struct {
 	*Supervisor
-	t *testing.T
+	t        *testing.T
+	stateDir string // empty: nothing outlives the Supervisor
 
 	mu        sync.Mutex
 	behaviour map[string]behaviour // by the command's second word
@@ -139,12 +140,16 @@ func (s *simulation) record(at time.Time, format string, args ...any) {
 // apply applies services as the next topology.
 func (s *simulation) apply(services ...topology.Service) {
 	s.t.Helper()
-	t := &topology.Topology{Services: map[string]topology.Service{}}
+	s.applyAs(s.topology(services...))
+}
+
+func (s *simulation) topology(services ...topology.Service) *topology.Topology {
+	t := &topology.Topology{StateDir: s.stateDir, Services: map[string]topology.Service{}}
 	for _, svc := range services {
 		t.Services[svc.Name] = svc
 		t.Generation = max(t.Generation, svc.Epoch)
 	}
-	s.applyAs(t)
+	return t
 }
 
 func (s *simulation) applyAs(t *topology.Topology) {

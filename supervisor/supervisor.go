@@ -56,6 +56,7 @@ type Supervisor struct {
 
 	mu       sync.Mutex
 	open     bool                // the host is
+	ended    bool                // Suspend was called
 	applies  int                 // how often Apply was called
 	services map[string]*service // by name; those being removed stay until they are gone
 }
@@ -74,6 +75,8 @@ func newSupervisor(log *slog.Logger, reg prometheus.Registerer, router Router, h
 		ports:   newPorts(),
 		board:   newBoard(),
 		metrics: newMetrics(reg),
+
+		suspended: make(chan struct{}),
 	}
 	if reg != nil {
 		reg.MustRegister(gauges{s.Status})
@@ -85,13 +88,21 @@ func newSupervisor(log *slog.Logger, reg prometheus.Registerer, router Router, h
 // stopped, dependents before what they depend on; when ctx is done first, their processes are killed.
 // New and changed services converge in their own time, which Status tells. The error is always nil:
 // a process that cannot be started is a state of its instance.
+//
+// The first Apply goes on with what a former Mainstay that has not stopped its services left of them below t's state directory; of
+// those, who was ready is admitted to the Router when Apply returns.
 func (s *Supervisor) Apply(ctx context.Context, t *topology.Topology) error {
 	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		return nil
+	}
 	if !s.open && t != topology.Empty {
 		s.open = true
 		s.site.host.open()
 	}
 	s.applies++
+	found := s.lookBack(t)
 	names := slices.Sorted(maps.Keys(t.Services))
 	for _, name := range names {
 		if svc, ok := s.services[name]; ok && svc.differs(t.Services[name]) {
@@ -103,7 +114,12 @@ func (s *Supervisor) Apply(ctx context.Context, t *topology.Topology) error {
 		if svc, ok := s.services[name]; ok {
 			svc.apply(v)
 		} else {
-			s.services[name] = startService(s.site, t.StateDir, v)
+			s.services[name] = startService(s.site, t.StateDir, v, found[name])
+		}
+	}
+	for name, runs := range found {
+		if _, ok := t.Services[name]; !ok {
+			s.services[name] = startService(s.site, t.StateDir, version{spec: remnant(runs)}, runs)
 		}
 	}
 	var gone []*service
@@ -119,6 +135,43 @@ func (s *Supervisor) Apply(ctx context.Context, t *topology.Topology) error {
 		s.closeHost()
 	}
 	return nil
+}
+
+// lookBack returns what a former Mainstay left, by service, and holds the ports of it. It does so once.
+func (s *Supervisor) lookBack(t *topology.Topology) map[string][]*run {
+	if t.StateDir == "" || s.site.runs != nil || len(s.services) > 0 {
+		return nil
+	}
+	runs, found := openRuns(t.StateDir, s.site.log)
+	s.site.runs = runs
+	for _, list := range found {
+		for _, r := range list {
+			if r.Port != 0 {
+				s.site.ports.find(r.Port)
+			}
+		}
+	}
+	return found
+}
+
+// Suspend lets go of every process without touching it, for the next Mainstay to take over: in the place of this one, or in its own
+// time. What the processes have written is kept, what is to be known of them is noted, and nothing of the Supervisor's runs any more.
+// Afterwards there are no services, and Apply does nothing. Processes that nothing is noted of, because there is no state
+// directory or it cannot be written, are stopped instead. The error is ctx's, if it was done before: then such processes were killed.
+func (s *Supervisor) Suspend(ctx context.Context) error {
+	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		return nil
+	}
+	s.ended = true
+	close(s.site.suspended)
+	all := slices.Collect(maps.Values(s.services))
+	s.mu.Unlock()
+
+	s.remove(ctx, all)
+	s.closeHost()
+	return ctx.Err()
 }
 
 // closeHost closes the host unless something is left of a service.
@@ -183,5 +236,8 @@ type site struct {
 	ports   *ports
 	board   *board
 	metrics *metrics
-	runs    atomic.Uint64 // how often an instance was admitted
+	admits  atomic.Uint64 // how often an instance was admitted
+	runs    *runs         // nil: nothing outlives Mainstay
+
+	suspended chan struct{} // closed when processes are to be let go
 }

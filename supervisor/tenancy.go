@@ -22,7 +22,9 @@ type tenancy struct {
 	port     int // to give back; 0: none
 	words    *utterances
 	started  time.Time
-	finished bool // nothing of it is left
+	run      *run // nil: it has none
+	up       bool // its startup probe has succeeded, or there is none
+	finished bool // nothing of it is left, or it was let go
 
 	// What the Router knows of it. Each time that it is admitted it has another ID, so that a Drain of
 	// before, which still waits for requests, has no effect on it.
@@ -48,6 +50,11 @@ func (i *instance) settle() (*tenancy, error) {
 			return nil, err
 		}
 		c := p.seat.command(v.spec, v.spec.Command)
+		p.run = i.site.runs.open(record{
+			Service: i.service, Replica: i.replica, Port: p.port, Generation: v.generation,
+			Recipe: digestOf(v.spec), Keep: keepOf(v.spec), Restarts: i.now().restarts, Started: time.Now(),
+		})
+		c.run = p.run.path()
 		c.line = func(stream string, text []byte, partial bool) {
 			p.words.add(text)
 			i.output.add(stream, text, partial)
@@ -60,6 +67,7 @@ func (i *instance) settle() (*tenancy, error) {
 			}
 		}
 		if err != nil {
+			p.run.remove()
 			i.givePort(p)
 			return nil, err
 		}
@@ -70,9 +78,12 @@ func (i *instance) settle() (*tenancy, error) {
 	i.words = p.words
 	i.mu.Unlock()
 	p.routable = v.spec.Routable()
-	p.patience, p.lose = context.WithCancel(i.force)
+	i.arrive(p)
 	return p, nil
 }
+
+// arrive makes p the process that is waited for when the instance is killed.
+func (i *instance) arrive(p *tenancy) { p.patience, p.lose = context.WithCancel(i.force) }
 
 func isClosed(c <-chan struct{}) bool {
 	select {
@@ -119,8 +130,14 @@ func (i *instance) givePort(p *tenancy) {
 // when that has not helped in time.
 func (i *instance) end(p *tenancy, reason string) {
 	spec := i.spec()
+	p.run.note(func(r *record) { r.Leaving = true })
 	i.move(StateDraining, reason)
 	i.drain(p, spec.StopGracePeriod)
+	away := i.away(p)
+	if isClosed(away) {
+		i.letGo(p)
+		return
+	}
 	i.move(StateStopping, reason)
 	sig := spec.StopSignal
 	if sig == 0 {
@@ -135,15 +152,43 @@ func (i *instance) end(p *tenancy, reason string) {
 	}
 	select {
 	case <-p.exited():
+	case <-away:
+		i.letGo(p)
+		return
 	case <-ctx.Done():
 		i.log.Warn("instance killed", "pid", p.pid(), "after", spec.StopGracePeriod)
 		p.signal(syscall.SIGKILL)
 		<-p.exited()
 	}
 	p.sweep(ctx)
+	i.finish(p)
+	i.log.Info("instance stopped", "how", p.exit().String())
+}
+
+// finish is called when nothing of p is left.
+func (i *instance) finish(p *tenancy) {
 	p.finished = true
 	i.givePort(p)
-	i.log.Info("instance stopped", "how", p.exit().String())
+	if p.run == i.concluded {
+		return // what became of it is still to be known
+	}
+	p.run.remove()
+}
+
+// away returns a channel that is closed when p is to be let go: a process of which nothing is noted cannot be.
+func (i *instance) away(p *tenancy) <-chan struct{} {
+	if _, elsewhere := p.process.(remote); p.run == nil && !elsewhere {
+		return nil
+	}
+	return i.site.suspended
+}
+
+// letGo leaves p to the next Mainstay.
+func (i *instance) letGo(p *tenancy) {
+	p.lose()
+	p.drains.Wait()
+	p.release()
+	p.finished = true
 }
 
 // leave ends what an ended process left behind in its group, within grace, or at once when the instance is told to stop.
@@ -154,8 +199,7 @@ func (i *instance) leave(p *tenancy, grace time.Duration) {
 	ctx, cancel := context.WithTimeout(i.told, grace)
 	defer cancel()
 	p.sweep(ctx)
-	p.finished = true
-	i.givePort(p)
+	i.finish(p)
 }
 
 // admit puts p into the rotation.
@@ -165,7 +209,7 @@ func (i *instance) admit(p *tenancy) {
 	}
 	p.admitted = topology.Instance{
 		Service: i.service,
-		ID:      instanceID(i.service, i.replica) + "." + strconv.FormatUint(i.site.runs.Add(1), 10),
+		ID:      instanceID(i.service, i.replica) + "." + strconv.FormatUint(i.site.admits.Add(1), 10),
 		Replica: i.replica,
 		Address: net.JoinHostPort(p.seat.host, p.seat.port),
 		Weight:  max(1, i.upstream.Weight),
@@ -211,6 +255,7 @@ func (i *instance) drain(p *tenancy, limit time.Duration) {
 	case <-drained:
 	case <-p.exited():
 	case <-i.force.Done():
+	case <-i.away(p):
 	case <-t.C:
 		i.log.Warn("requests were still in flight when their time was up", "limit", limit)
 	}

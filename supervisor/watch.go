@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"time"
 
 	"mainstay/topology"
 )
@@ -12,9 +13,8 @@ import (
 type watch struct {
 	*instance
 	tenant *tenancy
-	spec   *topology.Service
+	spec   topology.Service
 	probes *probing
-	up     bool // the startup probe has succeeded, or there is none
 }
 
 func newWatch(i *instance, p *tenancy) *watch {
@@ -27,11 +27,11 @@ func (w *watch) begin() {
 	if w.upstream != (topology.Upstream{}) { // nothing of ours to restart
 		p.Startup, p.Liveness = nil, nil
 	}
-	if p.Startup != nil && !w.up {
+	if p.Startup != nil && !w.tenant.up {
 		w.probes.start(w.prober("startup", p.Startup, false))
 		return
 	}
-	w.up = true
+	w.tenant.up = true
 	ready := w.now().state == StateReady
 	switch {
 	case p.Readiness != nil:
@@ -45,7 +45,7 @@ func (w *watch) begin() {
 }
 
 func (w *watch) prober(name string, spec *topology.Probe, healthy bool) prober {
-	check := w.tenant.seat.checkOf(*w.spec, spec)
+	check := w.tenant.seat.checkOf(w.spec, spec)
 	return prober{
 		name: name, spec: *spec, since: w.tenant.started, healthy: healthy,
 		ask: func(ctx context.Context) error { return w.site.host.check(ctx, check) },
@@ -73,7 +73,8 @@ func (w *watch) hear(v verdict) string {
 	case "startup":
 		switch {
 		case v.healthy:
-			w.up = true
+			w.tenant.up = true
+			w.tenant.run.note(func(r *record) { r.Up = true })
 			w.probes.stop()
 			w.begin()
 		case v.failures >= max(w.spec.Probes.Startup.FailureThreshold, 1):
@@ -92,6 +93,7 @@ func (w *watch) hear(v verdict) string {
 			w.ready()
 		case !v.healthy && ready:
 			w.withdraw(w.tenant)
+			w.tenant.run.note(func(r *record) { r.Ready = time.Time{} })
 			w.move(StateStarting, failed())
 			w.log.Warn("instance no longer ready", "why", v.answer)
 		case !v.healthy && v.answer != nil:
@@ -104,6 +106,7 @@ func (w *watch) hear(v verdict) string {
 // ready lets requests go to the process.
 func (w *watch) ready() {
 	w.admit(w.tenant)
+	w.tenant.run.note(func(r *record) { r.Up, r.Ready = true, time.Now() })
 	w.log.Info("instance ready", "pid", w.tenant.pid())
 	w.move(StateReady, "")
 }
