@@ -319,7 +319,7 @@ func (s *service) place(n int, shape topology.Service) *place {
 	u := shape.External[n-1]
 	for _, wanted := range []topology.Upstream{u, {}} { // its own, or one that an instance of ours has filled
 		for _, p := range s.sorted() {
-			if p.upstream == wanted {
+			if p.upstream.Address == wanted.Address {
 				p.upstream = u
 				return p
 			}

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -253,7 +254,11 @@ func TestHotFieldsTouchNoProcess(t *testing.T) {
 		s.apply(with(web("v1", 2), func(s *topology.Service) {
 			s.Probes.Readiness = &topology.Probe{TCP: "elsewhere:1", Period: time.Second, Timeout: time.Second, FailureThreshold: 2, SuccessThreshold: 1}
 			s.Restart.Policy = topology.RestartNever
-			s.Update.Order = topology.StopFirst
+			s.Restart.Backoff.Initial = time.Second
+			s.Update = topology.Update{Order: topology.StopFirst, Parallelism: 3, FailureAction: topology.FailurePause, Canary: &topology.Canary{Weight: 5}}
+			s.Description, s.StopSignal = "hot", syscall.SIGINT
+			s.Output = topology.Output{MaxSize: 1 << 20, MaxFiles: 2}
+			s.WhenUnavailable.Hold = topology.Hold{For: time.Second, Requests: 1, Bytes: 1}
 			s.StopGracePeriod = time.Minute
 			s.DependsOn = map[string]topology.Condition{"nothing": topology.ConditionReady}
 		}))
@@ -451,7 +456,7 @@ func TestExternalInstancesAreProbedAndAdjusted(t *testing.T) {
 		s.apply(external(five, six))
 		s.pass(time.Second)
 		s.wantState("web", ServiceStarting, 1)
-		s.wantHappened([]string{"admit web/1.1"}, "")
+		s.wantHappened([]string{"admit web/1.1 with 2"}, "")
 		if i := s.service("web").Instances[0]; i.PID != 0 || i.Address != "10.0.0.5:80" {
 			t.Errorf("instance: %+v", i)
 		}
@@ -463,6 +468,13 @@ func TestExternalInstancesAreProbedAndAdjusted(t *testing.T) {
 			t.Errorf("what did not change was touched: %q", got)
 		}
 		s.wantState("web", ServiceReady, 2)
+
+		// Another weight is told, and nothing else happens.
+		s.forget()
+		five.Weight = 3
+		s.apply(external(five, seven))
+		s.pass(time.Minute)
+		s.wantHappened([]string{"admit web/1.1 with 3"}, "")
 
 		// The fleet moves here, and away again.
 		s.apply(web("v1", 2))

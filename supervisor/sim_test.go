@@ -355,6 +355,9 @@ func (s *simulation) check(_ context.Context, c check) error {
 // Admit implements Router.
 func (s *simulation) Admit(i topology.Instance) {
 	alias, share := s.alias(i), ""
+	if i.Weight != 1 {
+		share = fmt.Sprintf(" with %d", i.Weight)
+	}
 	if i.Share != 0 {
 		share = fmt.Sprintf(" for %g %%", i.Share)
 	}

@@ -212,16 +212,27 @@ func (i *instance) admit(p *tenancy) {
 		ID:      instanceID(i.service, i.replica) + "." + strconv.FormatUint(i.site.admits.Add(1), 10),
 		Replica: i.replica,
 		Address: net.JoinHostPort(p.seat.host, p.seat.port),
-		Weight:  max(1, i.upstream.Weight),
+		Weight:  i.weight(),
 		Share:   i.claimed(),
 	}
 	i.tell(p)
 }
 
-// readmit gives p, if it is in the rotation, the share that its instance has now.
+// weight returns the instance's weight: of one that runs elsewhere what the specification has now for its address.
+func (i *instance) weight() int {
+	for _, u := range i.spec().External {
+		if u.Address == i.upstream.Address {
+			return max(1, u.Weight)
+		}
+	}
+	return max(1, i.upstream.Weight)
+}
+
+// readmit gives p, if it is in the rotation, the weight and the share that its instance has now.
 func (i *instance) readmit(p *tenancy) {
-	if share := i.claimed(); p.admitted.ID != "" && p.admitted.Share != share {
-		p.admitted.Share = share
+	weight, share := i.weight(), i.claimed()
+	if p.admitted.ID != "" && (p.admitted.Weight != weight || p.admitted.Share != share) {
+		p.admitted.Weight, p.admitted.Share = weight, share
 		i.tell(p)
 	}
 }

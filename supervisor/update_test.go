@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -457,5 +458,72 @@ func TestPercentile(t *testing.T) {
 		if got := percentile(traffic(tt.counts), 0.95); got != tt.want {
 			t.Errorf("%v: %s, want %s", tt.counts, got, tt.want)
 		}
+	}
+}
+
+// What the plan calls a roll is what another process is needed for, field by field.
+func TestPlanRollsWhatTheSupervisorRolls(t *testing.T) {
+	// Changes of these have no class of their own: the name is another service's, the overrides are not in the file, and what runs
+	// elsewhere has no process.
+	apart := []string{"Name", "Stopped", "Epoch", "External"}
+	have := web("v1", 2)
+	have.Probes.Readiness, have.DependsOn = nil, nil
+	for i := range reflect.TypeFor[topology.Service]().NumField() {
+		field := reflect.TypeFor[topology.Service]().Field(i)
+		if slices.Contains(apart, field.Name) {
+			continue
+		}
+		next := have
+		alter(reflect.ValueOf(&next).Elem().Field(i))
+		if reflect.DeepEqual(have, next) {
+			t.Fatalf("%s was not changed", field.Name)
+		}
+		of := func(s topology.Service) *topology.Topology {
+			return &topology.Topology{Services: map[string]topology.Service{"web": s}}
+		}
+		rolls := false
+		for _, c := range topology.Plan(of(have), of(next)) {
+			rolls = rolls || c.Class == topology.ClassRoll
+		}
+		if needs := !reflect.DeepEqual(recipe(have), recipe(next)); rolls != needs {
+			t.Errorf("%s: the plan says roll: %t, the supervisor needs another process: %t", field.Name, rolls, needs)
+		}
+	}
+}
+
+// alter makes v another value.
+func alter(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(v.String() + "x")
+	case reflect.Int, reflect.Int64:
+		v.SetInt(v.Int() + 1)
+	case reflect.Float64:
+		v.SetFloat(v.Float() + 1)
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[topology.Text]() {
+			v.Set(reflect.ValueOf(topology.Plain("x")))
+			return
+		}
+		for i := range v.NumField() {
+			alter(v.Field(i))
+		}
+	case reflect.Slice:
+		item := reflect.New(v.Type().Elem()).Elem()
+		alter(item)
+		v.Set(reflect.Append(reflect.MakeSlice(v.Type(), 0, 1), item))
+	case reflect.Map:
+		item, key := reflect.New(v.Type().Elem()).Elem(), reflect.New(v.Type().Key()).Elem()
+		alter(item)
+		alter(key)
+		m := reflect.MakeMap(v.Type())
+		m.SetMapIndex(key, item)
+		v.Set(m)
+	case reflect.Pointer:
+		item := reflect.New(v.Type().Elem())
+		alter(item.Elem())
+		v.Set(item)
+	case reflect.Bool:
+		v.SetBool(!v.Bool())
 	}
 }

@@ -28,7 +28,10 @@ type Change struct {
 	New     string `json:"new,omitempty"`
 	Class   Class  `json:"class"`
 	Reason  string `json:"reason"`            // why it has this class: "the command is part of the process"
-	Service string `json:"service,omitempty"` // whose instances it touches
+	Service string `json:"service,omitempty"` // whose it is
+	// Instances are those that come, go or are replaced because of it: web/1, or 10.0.0.5:80 of a service that runs elsewhere. A roll
+	// replaces those that stay; what a scale adds or takes away is only in that.
+	Instances []string `json:"instances,omitempty"`
 }
 
 // Plan returns what is different in next, ordered by path. It has no effect. What is new or gone as a whole, such as
@@ -43,7 +46,7 @@ func Plan(have, next *Topology) []Change {
 			delete(t, "admin")
 		}
 	}
-	p := &planner{}
+	p := &planner{have: have.Services, next: next.Services}
 	p.compare(root, "", meaning{}, old, new)
 	p.compareOrder(have.Proxy.Routes, next.Proxy.Routes)
 	slices.SortStableFunc(p.changes, func(a, b Change) int { return cmp.Compare(a.Path, b.Path) })
@@ -77,7 +80,10 @@ func (m meaning) of(k *key) meaning {
 	return m
 }
 
-type planner struct{ changes []Change }
+type planner struct {
+	have, next map[string]Service
+	changes    []Change
+}
 
 // compare adds what is different between old and new, which are what the key k has at path; nil is nothing.
 func (p *planner) compare(k *key, path string, m meaning, old, new any) {
@@ -115,7 +121,55 @@ func (p *planner) compareTrees(k *key, path string, m meaning, old, new tree) {
 
 func (p *planner) add(c Change, m meaning) {
 	c.Class, c.Reason, c.Service = m.class, m.reason, m.service
+	if m.service != "" {
+		c.Instances = touched(m.class, p.have[m.service], p.next[m.service])
+	}
 	p.changes = append(p.changes, c)
+}
+
+// touched returns the instances that come, go or are replaced by a change of the given class to a service.
+func touched(class Class, have, next Service) []string {
+	old, new := instancesOf(have), instancesOf(next)
+	inOld, inNew := setOf(old), setOf(new)
+	var names []string
+	switch class {
+	case ClassRoll:
+		for _, name := range old {
+			if inNew[name] {
+				names = append(names, name)
+			}
+		}
+	case ClassScale:
+		for _, name := range old {
+			if !inNew[name] {
+				names = append(names, name)
+			}
+		}
+		for _, name := range new {
+			if !inOld[name] {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+// instancesOf names the instances of a service. A job has none: its next run is as the file says by then.
+func instancesOf(s Service) []string {
+	if s.Stopped || s.Schedule != nil {
+		return nil
+	}
+	var names []string
+	for _, up := range s.External {
+		names = append(names, up.Address)
+	}
+	if names != nil {
+		return names
+	}
+	for n := range s.Replicas {
+		names = append(names, fmt.Sprintf("%s/%d", s.Name, n+1))
+	}
+	return names
 }
 
 // compareOrder adds a change if routes that are in both have another order: the first match wins.

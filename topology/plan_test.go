@@ -45,7 +45,11 @@ func testPlan(t *testing.T, path string) {
 		t.Errorf("%d changes between topologies that are equal: %v", len(changes), reflect.DeepEqual(have, next))
 	}
 	for _, c := range changes {
-		fmt.Fprintf(&b, "%s %s %s %q -> %q (%s)\n", c.Class, c.Action, c.Path, c.Old, c.New, c.Reason)
+		fmt.Fprintf(&b, "%s %s %s %q -> %q (%s)", c.Class, c.Action, c.Path, c.Old, c.New, c.Reason)
+		for _, name := range c.Instances {
+			fmt.Fprintf(&b, " %s", name)
+		}
+		fmt.Fprintln(&b)
 		if want := strings.HasPrefix(c.Path, "services."); want != (c.Service != "") {
 			t.Errorf("%s: service %q", c.Path, c.Service)
 		}
