@@ -49,7 +49,7 @@ type instance struct {
 	hot   chan struct{}   // the version is another one
 
 	mu      sync.Mutex
-	version version
+	version *version // never changed, only replaced: copies in the frames of 500 goroutines are megabytes
 	life    life
 	words   *utterances // of the last process; nil: there was none
 	share   float64     // percent of the service's requests that it is to get; 0: as many as any other
@@ -109,7 +109,7 @@ func newInstance(site *site, v version, p *place, output *output, force context.
 		force:    force,
 		done:     make(chan struct{}),
 		hot:      make(chan struct{}, 1),
-		version:  v,
+		version:  &v,
 		life:     life{state: StatePending, since: time.Now()},
 	}
 	i.told, i.stop = context.WithCancel(force)
@@ -119,7 +119,7 @@ func newInstance(site *site, v version, p *place, output *output, force context.
 // adopt gives the instance another version of the same revision.
 func (i *instance) adopt(v version) {
 	i.mu.Lock()
-	i.version = v
+	i.version = &v
 	i.mu.Unlock()
 	select {
 	case i.hot <- struct{}{}:
@@ -152,10 +152,15 @@ func (i *instance) claimed() float64 {
 func (i *instance) current() version {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return i.version
+	return *i.version
 }
 
-func (i *instance) spec() topology.Service { return i.current().spec }
+// spec returns the instance's specification, which is not to be changed.
+func (i *instance) spec() *topology.Service {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return &i.version.spec
+}
 
 func (i *instance) now() life {
 	i.mu.Lock()
@@ -367,7 +372,7 @@ func (i *instance) live() (*tenancy, ending) {
 			}
 			return p, ending{}
 		case <-i.hot:
-			p.run.note(func(r *record) { r.Keep = keepOf(i.spec()) })
+			p.run.note(func(r *record) { r.Keep = keepOf(*i.spec()) })
 			w.reconsider()
 			i.readmit(p)
 		case v := <-w.probes.verdicts:

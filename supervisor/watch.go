@@ -13,7 +13,7 @@ import (
 type watch struct {
 	*instance
 	tenant *tenancy
-	spec   topology.Service
+	spec   *topology.Service
 	probes *probing
 }
 
@@ -45,7 +45,7 @@ func (w *watch) begin() {
 }
 
 func (w *watch) prober(name string, spec *topology.Probe, healthy bool) prober {
-	check := w.tenant.seat.checkOf(w.spec, spec)
+	check := w.tenant.seat.checkOf(*w.spec, spec)
 	return prober{
 		name: name, spec: *spec, since: w.tenant.started, healthy: healthy,
 		ask: func(ctx context.Context) error { return w.site.host.check(ctx, check) },
