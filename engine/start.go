@@ -73,7 +73,8 @@ func (e *Engine) start(ctx context.Context) (_ *os.File, err error) {
 }
 
 // resume applies what ran when the last Mainstay ended without stopping it, overrides included, so that the stages find what they
-// left as what it is. It is false, and nothing runs, if there is no such thing or it cannot run any more.
+// left as what it is. It is false if there is no such thing or it cannot run any more. It begins without listeners: when they
+// open, who can answer is known already, and no request is refused for want of an instance.
 func (e *Engine) resume(ctx context.Context) (view, bool) {
 	was, ok := e.register.read()
 	if !ok {
@@ -98,7 +99,11 @@ func (e *Engine) resume(ctx context.Context) (view, bool) {
 	d.topology.Generation = kept.Number
 	laid := was.Overrides.carry(d.topology, d.topology)
 	next := laid.over(d.topology)
-	if err := e.apply(ctx, topology.Empty, next); err != nil {
+	quiet := next.Quiet()
+	if err := e.apply(ctx, topology.Empty, quiet); err != nil {
+		return giveUp(err)
+	}
+	if err := e.apply(ctx, quiet, next); err != nil {
 		return giveUp(err)
 	}
 	e.source.Refer(d.topology.Read)

@@ -39,7 +39,8 @@ func TestStartAfterCrashResumesOverrides(t *testing.T) {
 		p.override("other", stopped(true))
 	}, func(t *testing.T, p *plant) {
 		p.mustRun()
-		p.wantApplied("bus: 1 other×1 stopped web×5 epoch 1", "proxy: 1 other×1 stopped web×5 epoch 1", "supervisor: 1 other×1 stopped web×5 epoch 1")
+		p.wantApplied("bus: 1 quiet other×1 stopped web×5 epoch 1", "proxy: 1 quiet other×1 stopped web×5 epoch 1", "supervisor: 1 quiet other×1 stopped web×5 epoch 1",
+			"bus: 1 other×1 stopped web×5 epoch 1", "proxy: 1 other×1 stopped web×5 epoch 1", "supervisor: 1 other×1 stopped web×5 epoch 1")
 		p.wantRunning("1 other×1 stopped web×5 epoch 1", map[string]string{"web": "replicas 5 (file: 2)", "other": "stopped"})
 		p.wantResult(p.Status().LastReload, ResultUnchanged, 1)
 		p.log.want(t, "resumed what the last run left")
@@ -51,7 +52,8 @@ func TestStartAfterCrashReloadsToTheFile(t *testing.T) {
 	afterCrash(t, web2, func(t *testing.T, p *plant) { p.override("web", Override{Restart: true}) }, func(t *testing.T, p *plant) {
 		p.write(web3)
 		p.mustRun()
-		p.wantApplied("bus: 1 web×2 epoch 1", "proxy: 1 web×2 epoch 1", "supervisor: 1 web×2 epoch 1",
+		p.wantApplied("bus: 1 quiet web×2 epoch 1", "proxy: 1 quiet web×2 epoch 1", "supervisor: 1 quiet web×2 epoch 1",
+			"bus: 1 web×2 epoch 1", "proxy: 1 web×2 epoch 1", "supervisor: 1 web×2 epoch 1",
 			"bus: 2 web×3 epoch 1", "proxy: 2 web×3 epoch 1", "supervisor: 2 web×3 epoch 1")
 		p.wantResult(p.Status().LastReload, ResultApplied, 2)
 		if o := p.Status().LastReload; o.Origin != OriginStart || len(o.Changes) != 1 {
@@ -175,7 +177,7 @@ func TestStopThatKeepsSuspendsWhatSurvives(t *testing.T) {
 		time.Sleep(time.Hour)
 		p = begin()
 		p.mustRun()
-		p.wantApplied("proxy: 1 web×4", "supervisor: 1 web×4")
+		p.wantApplied("proxy: 1 quiet web×4", "supervisor: 1 quiet web×4", "proxy: 1 web×4", "supervisor: 1 web×4")
 		p.stop()
 	})
 }
