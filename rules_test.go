@@ -21,12 +21,12 @@ import (
 // tests: one whose name ends in test.
 var rooms = map[string][]string{
 	".":                      {"cli"},
-	"cli":                    {"topology", "logfile", "schedule", "engine", "supervisor", "proxy", "bus", "backup", "admin", "cli/shop"},
+	"cli":                    {"topology", "logfile", "schedule", "sockets", "engine", "supervisor", "proxy", "bus", "backup", "admin", "cli/shop"},
 	"cli/shop":               {"bus"},
-	"admin":                  {"topology", "engine", "supervisor", "proxy", "bus", "backup"},
+	"admin":                  {"topology", "sockets", "engine", "supervisor", "proxy", "bus", "backup"},
 	"supervisor":             {"topology", "logfile", "schedule"},
-	"proxy":                  {"topology", "logfile"},
-	"bus":                    {"topology", "bus/zmtp"},
+	"proxy":                  {"topology", "logfile", "sockets"},
+	"bus":                    {"topology", "sockets", "bus/zmtp"},
 	"bus/zmtp":               {},
 	"backup":                 {"topology", "schedule", "backup/restic", "backup/store"},
 	"backup/restic":          {"backup/store"},
@@ -36,6 +36,7 @@ var rooms = map[string][]string{
 	"engine/enginetest":      {"topology", "engine"},
 	"topology":               {"schedule"},
 	"logfile":                {},
+	"sockets":                {},
 	"schedule":               {},
 }
 

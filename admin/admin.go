@@ -31,6 +31,7 @@ import (
 	"mainstay/bus"
 	"mainstay/engine"
 	"mainstay/proxy"
+	"mainstay/sockets"
 	"mainstay/supervisor"
 	"mainstay/topology"
 )
@@ -76,6 +77,7 @@ type Build struct {
 type Admin struct {
 	log      *slog.Logger
 	gatherer prometheus.Gatherer
+	sockets  *sockets.Set
 	build    Build
 	rooms    Rooms
 
@@ -84,10 +86,10 @@ type Admin struct {
 }
 
 // New returns an Admin that listens nowhere yet. It serves the metrics that gatherer has, and
-// registers its own with reg.
-func New(log *slog.Logger, reg prometheus.Registerer, gatherer prometheus.Gatherer, build Build, rooms Rooms) *Admin {
+// registers its own with reg. It listens through set.
+func New(log *slog.Logger, reg prometheus.Registerer, gatherer prometheus.Gatherer, set *sockets.Set, build Build, rooms Rooms) *Admin {
 	newMetrics(reg, build)
-	return &Admin{log: log, gatherer: gatherer, build: build, rooms: rooms}
+	return &Admin{log: log, gatherer: gatherer, sockets: set, build: build, rooms: rooms}
 }
 
 // Apply implements the engine's Subsystem: it makes t.Metrics.Address the place where
@@ -128,7 +130,9 @@ func (a *Admin) openMetrics(ctx context.Context, address string) (*metricsServer
 	if address == "" {
 		return nil, nil
 	}
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	listener, err := a.sockets.Listen("tcp", address, func() (net.Listener, error) {
+		return new(net.ListenConfig).Listen(ctx, "tcp", address)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("bind metrics: %w", err)
 	}
@@ -148,7 +152,7 @@ const stopTime = 2 * time.Second
 // answers under way a moment and returns nil. A socket that a killed Mainstay left behind is
 // replaced; one that something still answers on is an error.
 func (a *Admin) Serve(ctx context.Context, eng Engine, at topology.Admin) error {
-	socket, err := listen(at)
+	socket, err := listen(a.sockets, at)
 	if err != nil {
 		return fmt.Errorf("open admin socket: %w", err)
 	}

@@ -155,7 +155,7 @@ func newHouse(t *testing.T) *house {
 		socket:     filepath.Join(t.TempDir(), "run", "admin.sock"),
 	}
 	reg := prometheus.NewRegistry()
-	h.Admin = New(slog.New(slog.DiscardHandler), prometheus.WrapRegistererWithPrefix("mainstay_", reg), reg,
+	h.Admin = New(slog.New(slog.DiscardHandler), prometheus.WrapRegistererWithPrefix("mainstay_", reg), reg, nil,
 		Build{Version: "v1", Go: "go1.26", Platform: "linux/amd64"},
 		Rooms{Supervisor: h.supervisor, Proxy: &fakeProxy{}, Bus: &fakeBus{}, Backup: h.backup})
 	return h

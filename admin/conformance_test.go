@@ -25,7 +25,7 @@ func TestConformance(t *testing.T) {
 	enginetest.Run(t, enginetest.Case[*Admin]{
 		New: func(log *slog.Logger) *Admin {
 			registry := prometheus.NewRegistry()
-			return New(log, registry, registry, Build{}, Rooms{})
+			return New(log, registry, registry, nil, Build{}, Rooms{})
 		},
 		A:        at(free[0]),
 		B:        at(free[1]),

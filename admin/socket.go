@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"mainstay/sockets"
 	"mainstay/topology"
 )
 
@@ -24,11 +25,32 @@ type socket struct {
 	info     fs.FileInfo // of the socket file, to remove no other
 }
 
-// listen binds the socket that at describes. Between bind and chmod a socket has the
+// listen returns the socket that at describes, one that set holds as it is, else a new one.
+func listen(set *sockets.Set, at topology.Admin) (*socket, error) {
+	listener, err := set.Listen("unix", at.Socket, func() (net.Listener, error) { return open(at) })
+	if err != nil {
+		return nil, err
+	}
+	info, err := os.Lstat(at.Socket)
+	if errors.Is(err, fs.ErrNotExist) { // it was held, and somebody has removed its file: nobody could connect
+		listener.Close()
+		if listener, err = open(at); err != nil {
+			return nil, err
+		}
+		info, err = os.Lstat(at.Socket)
+	}
+	if err != nil {
+		listener.Close()
+		return nil, err
+	}
+	return &socket{path: at.Socket, listener: listener, info: info}, nil
+}
+
+// open binds the socket that at describes. Between bind and chmod a socket has the
 // permissions that the umask leaves, and the umask belongs to the whole process; so
 // it is made in a directory that only its owner can enter, and renamed into
 // place when owner, group and mode are right.
-func listen(at topology.Admin) (*socket, error) {
+func open(at topology.Admin) (net.Listener, error) {
 	if err := checkVacant(at.Socket); err != nil {
 		return nil, err
 	}
@@ -51,32 +73,28 @@ func listen(at topology.Admin) (*socket, error) {
 		return nil, err
 	}
 	listener.SetUnlinkOnClose(false) // it would unlink the name that it was bound to
-	info, err := settle(path, at)
-	if err != nil {
+	if err := settle(path, at); err != nil {
 		listener.Close()
 		return nil, err
 	}
-	return &socket{path: at.Socket, listener: listener, info: info}, nil
+	return listener, nil
 }
 
 // settle gives the socket at path its group and mode and moves it to its place.
-func settle(path string, at topology.Admin) (fs.FileInfo, error) {
+func settle(path string, at topology.Admin) error {
 	if at.Group != "" {
 		gid, err := groupID(at.Group)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if err := os.Lchown(path, -1, gid); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if err := os.Chmod(path, fs.FileMode(at.Mode)); err != nil {
-		return nil, err
+		return err
 	}
-	if err := os.Rename(path, at.Socket); err != nil {
-		return nil, err
-	}
-	return os.Lstat(at.Socket)
+	return os.Rename(path, at.Socket)
 }
 
 // groupID returns the id of a group that is given by name or by id.

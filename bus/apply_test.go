@@ -49,7 +49,7 @@ func exchange(t *testing.T, publisher, subscriber *zmtp.Conn, message string) {
 func TestReload(t *testing.T) {
 	free := freeEndpoints(t, 4)
 	a, b, c, d := free[0], free[1], free[2], free[3]
-	bus := New(testLog(t), nil)
+	bus := New(testLog(t), nil, nil)
 	startBus(t, bus, between("x", a, b))
 	publisher := connect(t, a, zmtp.PUB)
 	subscriber := subscribed(t, bus, "")
@@ -101,7 +101,7 @@ func TestMovedAddresses(t *testing.T) {
 		l.Close()
 		steps = append(steps, between("x", "tcp://[::1]:0", b))
 	}
-	bus := New(testLog(t), nil)
+	bus := New(testLog(t), nil, nil)
 	startBus(t, bus, topology.Empty)
 	for i, step := range steps {
 		apply(t, bus, step)
@@ -137,7 +137,7 @@ func TestMovedAddresses(t *testing.T) {
 func TestEveryInterfaceInPlaceOfTwo(t *testing.T) {
 	first := freeEndpoints(t, 1)[0]
 	second := strings.Replace(first, "127.0.0.1", "127.0.0.2", 1)
-	bus := New(testLog(t), nil)
+	bus := New(testLog(t), nil, nil)
 	startBus(t, bus, between("x", first, second))
 	apply(t, bus, between("x", strings.Replace(first, "127.0.0.1", "*", 1), "tcp://127.0.0.1:0"))
 }
@@ -145,7 +145,7 @@ func TestEveryInterfaceInPlaceOfTwo(t *testing.T) {
 // An address that could not be bound again after a refusal is bound by the next topology that wants it.
 func TestApplyAfterFailedReopen(t *testing.T) {
 	free := freeEndpoints(t, 2)
-	bus := New(testLog(t), nil)
+	bus := New(testLog(t), nil, nil)
 	startBus(t, bus, between("x", free[0], free[1]))
 	l := bus.relays["x"].end(publishers).listener
 	l.close()
@@ -179,7 +179,7 @@ func TestBadRelay(t *testing.T) {
 	for _, tt := range tests {
 		r := good
 		tt.edit(&r)
-		bus := New(testLog(t), nil)
+		bus := New(testLog(t), nil, nil)
 		err := bus.Apply(context.Background(), &topology.Topology{Bus: map[string]topology.Relay{"x": r}})
 		if err == nil || err.Error() != tt.want {
 			t.Errorf("%s: %v, want %s", tt.name, err, tt.want)
@@ -192,7 +192,7 @@ func TestBadRelay(t *testing.T) {
 
 // What waits for a subscriber is sent before the relay stops.
 func TestStopDrains(t *testing.T) {
-	b := New(testLog(t), nil)
+	b := New(testLog(t), nil, nil)
 	b.limits.stop = time.Minute
 	startBus(t, b, relays(roomy))
 	in, _ := endpoints(b)

@@ -27,22 +27,24 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"mainstay/sockets"
 	"mainstay/topology"
 )
 
 // A Bus relays messages from publishers to subscribers by topic.
 type Bus struct {
-	log    *slog.Logger
-	limits limits
-	slabs  slabs
+	log     *slog.Logger
+	sockets *sockets.Set
+	limits  limits
+	slabs   slabs
 
 	mu     sync.Mutex
 	relays map[string]*relay
 }
 
-// New returns a Bus that relays nothing yet. Its metrics are registered with reg, unless that is nil.
-func New(log *slog.Logger, reg prometheus.Registerer) *Bus {
-	b := &Bus{log: log, limits: defaultLimits(), relays: map[string]*relay{}}
+// New returns a Bus that relays nothing yet. Its metrics are registered with reg, unless that is nil. It listens through set.
+func New(log *slog.Logger, reg prometheus.Registerer, set *sockets.Set) *Bus {
+	b := &Bus{log: log, sockets: set, limits: defaultLimits(), relays: map[string]*relay{}}
 	newMetrics(reg, b)
 	return b
 }
@@ -58,7 +60,7 @@ func (b *Bus) Apply(ctx context.Context, t *topology.Topology) error {
 		}
 	}
 	have := b.snapshot()
-	m := newMove(have, t)
+	m := newMove(b.sockets, have, t)
 	if err := m.bind(ctx); err != nil {
 		return errors.Join(err, m.undo(ctx))
 	}

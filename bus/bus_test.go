@@ -37,7 +37,7 @@ func relays(q topology.Queue) *topology.Topology {
 // start runs a bus with one relay until the test ends.
 func start(t *testing.T, q topology.Queue) *Bus {
 	t.Helper()
-	b := New(testLog(t), prometheus.NewPedanticRegistry())
+	b := New(testLog(t), prometheus.NewPedanticRegistry(), nil)
 	startBus(t, b, relays(q))
 	return b
 }

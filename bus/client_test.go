@@ -141,7 +141,7 @@ func TestPublishToOneThatLeft(t *testing.T) {
 func TestSubscribeAgain(t *testing.T) {
 	free := freeEndpoints(t, 2)
 	in, out := free[0], free[1]
-	b := New(testLog(t), nil)
+	b := New(testLog(t), nil, nil)
 	startBus(t, b, topology.Empty)
 	ctx, cancel := context.WithCancel(context.Background())
 	received := make(chan string)

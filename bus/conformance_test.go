@@ -33,7 +33,7 @@ func TestConformance(t *testing.T) {
 	}
 	events, orders := relay("events", free[0], free[1]), relay("orders", free[2], free[3])
 	enginetest.Run(t, enginetest.Case[*Bus]{
-		New: func(log *slog.Logger) *Bus { return New(log, nil) },
+		New: func(log *slog.Logger) *Bus { return New(log, nil, nil) },
 		A:   of(events, orders),
 		B:   of(relay("events", free[0], free[4]), relay("mail", free[5], free[6])),
 		Refused: of(

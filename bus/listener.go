@@ -8,12 +8,16 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"mainstay/sockets"
 )
 
 // A listener accepts connections at one endpoint for whichever side it serves. That may change while it
 // runs: a relay that takes over another's endpoint takes over its socket.
 type listener struct {
-	endpoint string   // as asked for
+	endpoint string // as asked for
+	address  string // of it, host:port
+	sockets  *sockets.Set
 	bound    net.Addr // as bound
 	tcp      *net.TCPListener
 	side     atomic.Pointer[side]
@@ -22,27 +26,28 @@ type listener struct {
 }
 
 // listen binds endpoint. Nothing is accepted before serve.
-func listen(ctx context.Context, endpoint string) (*listener, error) {
+func listen(ctx context.Context, set *sockets.Set, endpoint string) (*listener, error) {
 	address, err := hostPort(endpoint)
 	if err != nil {
 		return nil, err
 	}
-	tcp, err := listenTCP(ctx, address)
-	if err != nil {
+	l := &listener{endpoint: endpoint, address: address, sockets: set, closed: make(chan struct{})}
+	if err := l.bind(ctx, address); err != nil {
 		return nil, err
 	}
-	return &listener{endpoint: endpoint, bound: tcp.Addr(), tcp: tcp, closed: make(chan struct{})}, nil
+	return l, nil
 }
 
-func listenTCP(ctx context.Context, address string) (*net.TCPListener, error) {
-	config := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{
-		Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3,
-	}}
-	l, err := config.Listen(ctx, "tcp", address)
+// bind binds the listener to address.
+func (l *listener) bind(ctx context.Context, address string) error {
+	bound, err := l.sockets.Listen("tcp", l.address, func() (net.Listener, error) {
+		return new(net.ListenConfig).Listen(ctx, "tcp", address)
+	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return l.(*net.TCPListener), nil
+	l.tcp, l.bound = bound.(*net.TCPListener), bound.Addr()
+	return nil
 }
 
 // serve gives connections to s from now on.
@@ -60,6 +65,8 @@ func (l *listener) accept() {
 		switch {
 		case err == nil:
 			pause = shortest
+			// It fails on a connection that has ended, which reading it tells too.
+			_ = conn.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3})
 			l.side.Load().admit(conn)
 			continue
 		case errors.Is(err, net.ErrClosed):
@@ -98,11 +105,10 @@ func (l *listener) isClosed() bool {
 
 // reopen binds the endpoint of a closed listener again and accepts for the same side as before.
 func (l *listener) reopen(ctx context.Context) error {
-	tcp, err := listenTCP(ctx, l.bound.String())
-	if err != nil {
+	if err := l.bind(ctx, l.bound.String()); err != nil {
 		return err
 	}
-	l.tcp, l.closed = tcp, make(chan struct{})
+	l.closed = make(chan struct{})
 	l.done.Go(l.accept)
 	return nil
 }

@@ -12,7 +12,7 @@ import (
 
 func TestMetrics(t *testing.T) {
 	reg := prometheus.NewPedanticRegistry()
-	b := New(testLog(t), reg)
+	b := New(testLog(t), reg, nil)
 	startBus(t, b, relays(topology.Queue{Limit: 100, WhenFull: topology.DropNewest}))
 	in, _ := endpoints(b)
 	publisher, subscriber := connect(t, in, zmtp.PUB), subscribed(t, b, "a")

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"syscall"
 
+	"mainstay/sockets"
 	"mainstay/topology"
 )
 
@@ -23,10 +24,12 @@ type move struct {
 	shut   []*listener // of the spare, released early because a wanted address overlaps
 	fresh  []*listener // bound for this move
 	bound  map[place]*listener
+
+	sockets *sockets.Set
 }
 
-func newMove(have map[string]*relay, t *topology.Topology) *move {
-	m := &move{wanted: map[place]string{}, bound: map[place]*listener{}}
+func newMove(set *sockets.Set, have map[string]*relay, t *topology.Topology) *move {
+	m := &move{wanted: map[place]string{}, bound: map[place]*listener{}, sockets: set}
 	for name, spec := range t.Bus {
 		m.wanted[place{name, publishers}] = spec.Publishers
 		m.wanted[place{name, subscribers}] = spec.Subscribers
@@ -73,7 +76,7 @@ func (m *move) bind(ctx context.Context) error {
 // tcp://127.0.0.1:5556 when tcp://*:5556 is wanted, those are released now.
 func (m *move) listen(ctx context.Context, endpoint string) (*listener, error) {
 	for {
-		l, err := listen(ctx, endpoint)
+		l, err := listen(ctx, m.sockets, endpoint)
 		if !errors.Is(err, syscall.EADDRINUSE) {
 			return l, err
 		}

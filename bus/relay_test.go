@@ -176,7 +176,7 @@ func BenchmarkRelay(b *testing.B) {
 
 // benchmarkRelay has a publisher send batches as large as libzmq's to subscribers that look at nothing.
 func benchmarkRelay(b *testing.B, subscribers, size int) {
-	bus := New(slog.New(slog.DiscardHandler), nil)
+	bus := New(slog.New(slog.DiscardHandler), nil, nil)
 	if err := bus.Apply(b.Context(), relays(roomy)); err != nil {
 		b.Fatal(err)
 	}

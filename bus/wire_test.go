@@ -169,7 +169,7 @@ func TestMalformed(t *testing.T) {
 // A wrong socket type is told why, in an ERROR command, and the log says what to do; once.
 func TestWrongSocketType(t *testing.T) {
 	var log bytes.Buffer
-	b := New(slog.New(slog.NewTextHandler(&log, nil)), nil)
+	b := New(slog.New(slog.NewTextHandler(&log, nil)), nil, nil)
 	startBus(t, b, relays(roomy))
 	in, _ := endpoints(b)
 	for range 3 {
@@ -213,7 +213,7 @@ func TestSubscribeTwice(t *testing.T) {
 
 // Connections that say nothing, or one byte at a time, hold up nobody.
 func TestIdleConnections(t *testing.T) {
-	b := New(testLog(t), nil)
+	b := New(testLog(t), nil, nil)
 	b.limits.handshakes = 100
 	startBus(t, b, relays(roomy))
 	in, out := endpoints(b)
@@ -258,7 +258,7 @@ func TestIdleConnections(t *testing.T) {
 }
 
 func TestHandshakeTimeout(t *testing.T) {
-	b := New(testLog(t), nil)
+	b := New(testLog(t), nil, nil)
 	b.limits.handshake = 50 * time.Millisecond
 	startBus(t, b, relays(roomy))
 	in, _ := endpoints(b)
@@ -273,7 +273,7 @@ func TestHandshakeTimeout(t *testing.T) {
 }
 
 func TestTooManyPeers(t *testing.T) {
-	b := New(testLog(t), nil)
+	b := New(testLog(t), nil, nil)
 	b.limits.peers = 2
 	startBus(t, b, relays(roomy))
 	in, _ := endpoints(b)

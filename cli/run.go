@@ -19,6 +19,7 @@ import (
 	"mainstay/bus"
 	"mainstay/engine"
 	"mainstay/proxy"
+	"mainstay/sockets"
 	"mainstay/supervisor"
 	"mainstay/topology"
 )
@@ -44,7 +45,7 @@ next start takes them over; as it does after a kill -9.`,
 			if err != nil {
 				return err
 			}
-			fleet := newFleet(log, c.source(log))
+			fleet := newFleet(log, c.source(log), sockets.New())
 			return fleet.hold(
 				func(ctx context.Context, t *topology.Topology) error {
 					return fleet.window.Serve(ctx, fleet.engine, t.Admin)
@@ -77,17 +78,17 @@ type fleet struct {
 	window     *admin.Admin
 }
 
-// newFleet joins the rooms. Nothing runs yet.
-func newFleet(log *slog.Logger, source engine.Source) *fleet {
+// newFleet joins the rooms, which listen through set. Nothing runs yet.
+func newFleet(log *slog.Logger, source engine.Source, set *sockets.Set) *fleet {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	reg := prometheus.WrapRegistererWithPrefix("mainstay_", registry)
 
-	relays := bus.New(log, reg)
+	relays := bus.New(log, reg, set)
 	snapshots := backup.New(log, reg)
-	requests := proxy.New(log, reg)
+	requests := proxy.New(log, reg, set)
 	processes := supervisor.New(log, reg, requests) // requests is told which instances may receive them
-	window := admin.New(log, reg, registry, build(), admin.Rooms{
+	window := admin.New(log, reg, registry, set, build(), admin.Rooms{
 		Supervisor: processes,
 		Proxy:      requests,
 		Bus:        relays,

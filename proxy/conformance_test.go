@@ -28,7 +28,7 @@ func TestConformance(t *testing.T) {
 		return t
 	}
 	enginetest.Run(t, enginetest.Case[*Proxy]{
-		New: func(log *slog.Logger) *Proxy { return New(log, nil) },
+		New: func(log *slog.Logger) *Proxy { return New(log, nil, nil) },
 		A:   of(map[string]string{"http": free[0], "old": free[1]}, route0("web")),
 		B:   of(map[string]string{"http": free[0], "new": free[2]}, route0("orders"), route0("web")),
 		Refused: of(map[string]string{

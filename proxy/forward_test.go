@@ -490,7 +490,7 @@ func TestForwardLoop(t *testing.T) {
 
 // BenchmarkForward is a whole exchange with an instance and a client on the same machine, which cost most of it.
 func BenchmarkForward(b *testing.B) {
-	p := New(slog.New(slog.DiscardHandler), nil)
+	p := New(slog.New(slog.DiscardHandler), nil, nil)
 	topo := &topology.Topology{Proxy: topology.Proxy{
 		Listeners: map[string]topology.Listener{"http": {Address: "127.0.0.1:0"}},
 		Routes:    []topology.Route{route0("web")},

@@ -37,7 +37,7 @@ type rig struct {
 func newRig(t *testing.T, routes ...topology.Route) *rig {
 	t.Helper()
 	reg := prometheus.NewRegistry()
-	r := &rig{Proxy: New(slog.New(slog.DiscardHandler), reg), t: t, reg: reg}
+	r := &rig{Proxy: New(slog.New(slog.DiscardHandler), reg, nil), t: t, reg: reg}
 	if len(routes) == 0 {
 		routes = []topology.Route{route0("web")}
 	}

@@ -162,7 +162,7 @@ func TestListenerWidens(t *testing.T) {
 		} else {
 			res.Body.Close()
 		}
-		other := New(slog.New(slog.DiscardHandler), nil)
+		other := New(slog.New(slog.DiscardHandler), nil, nil)
 		if err := other.Apply(t.Context(), &r.topology); err == nil || !strings.HasSuffix(err.Error(), "address already in use") {
 			t.Errorf("%s: another proxy got the address: %v", address, err)
 		}
@@ -532,7 +532,7 @@ func TestRollingReplacement(t *testing.T) {
 }
 
 func TestAdmitBeforeTopology(t *testing.T) {
-	p := New(slog.New(slog.DiscardHandler), nil)
+	p := New(slog.New(slog.DiscardHandler), nil, nil)
 	p.Admit(topology.Instance{Service: "web", ID: "web/1", Address: "127.0.0.1:1"})
 	want := []PoolStatus{{Service: "web", Instances: []UpstreamStatus{{ID: "web/1", Address: "127.0.0.1:1", State: "admitted"}}}}
 	if d := cmp.Diff(want, p.Status().Services); d != "" {

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mainstay/sockets"
 	"mainstay/topology"
 )
 
@@ -34,7 +35,19 @@ type listenerSettings struct {
 
 // bind binds the listener's address. Where a listener that is about to leave is in the way (127.0.0.1:80 of :80), the two
 // share the port until it has left.
-func bind(ctx context.Context, spec topology.Listener, leaving []*server) (*listener, error) {
+func bind(ctx context.Context, set *sockets.Set, spec topology.Listener, leaving []*server) (*listener, error) {
+	l, err := set.Listen("tcp", spec.Address, func() (net.Listener, error) { return open(ctx, spec, leaving) })
+	if err != nil {
+		var op *net.OpError
+		if errors.As(err, &op) {
+			err = op.Err // its text repeats the address
+		}
+		return nil, fmt.Errorf("listen %s %s: %w", spec.Name, spec.Address, err)
+	}
+	return &listener{Listener: l, address: spec.Address}, nil
+}
+
+func open(ctx context.Context, spec topology.Listener, leaving []*server) (net.Listener, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", spec.Address)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		var others []syscall.Conn
@@ -47,14 +60,7 @@ func bind(ctx context.Context, spec topology.Listener, leaving []*server) (*list
 			l, err = bindShared(ctx, spec.Address, others)
 		}
 	}
-	if err != nil {
-		var op *net.OpError
-		if errors.As(err, &op) {
-			err = op.Err // its text repeats the address
-		}
-		return nil, fmt.Errorf("listen %s %s: %w", spec.Name, spec.Address, err)
-	}
-	return &listener{Listener: l, address: spec.Address}, nil
+	return l, err
 }
 
 func samePort(bound net.Addr, address string) bool {

@@ -33,12 +33,14 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"mainstay/sockets"
 	"mainstay/topology"
 )
 
 // A Proxy sends each request to the least busy ready instance of its route's service.
 type Proxy struct {
 	log     *slog.Logger
+	sockets *sockets.Set
 	metrics metrics
 	engine  *netHTTP
 	table   atomic.Pointer[table]
@@ -57,9 +59,9 @@ type applied struct {
 	unavailable map[string]topology.WhenUnavailable // by service
 }
 
-// New returns a Proxy that listens nowhere yet.
-func New(log *slog.Logger, reg prometheus.Registerer) *Proxy {
-	p := &Proxy{log: log, metrics: newMetrics(reg), pools: map[string]*pool{}, servers: map[string]*server{}}
+// New returns a Proxy that listens nowhere yet, and later through set.
+func New(log *slog.Logger, reg prometheus.Registerer, set *sockets.Set) *Proxy {
+	p := &Proxy{log: log, sockets: set, metrics: newMetrics(reg), pools: map[string]*pool{}, servers: map[string]*server{}}
 	p.table.Store(&table{})
 	p.engine = newNetHTTP(p.metrics, &p.table, &p.access)
 	if reg != nil {
@@ -145,7 +147,7 @@ func (p *Proxy) acquireInto(ctx context.Context, n *next, have, want applied, se
 			return err
 		}
 		if s == nil {
-			l, err := bind(ctx, spec, leaving)
+			l, err := bind(ctx, p.sockets, spec, leaving)
 			if err != nil {
 				return err
 			}

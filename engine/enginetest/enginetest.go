@@ -4,7 +4,7 @@
 //	func TestConformance(t *testing.T) {
 //		one, two := freePort(t), freePort(t)
 //		enginetest.Run(t, enginetest.Case[*proxy.Proxy]{
-//			New:     func(log *slog.Logger) *proxy.Proxy { return proxy.New(log, nil) },
+//			New:     func(log *slog.Logger) *proxy.Proxy { return proxy.New(log, nil, nil) },
 //			A:       listening(one),
 //			B:       listening(one, two),
 //			Refused: listening(taken(t)),
