@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -109,15 +110,15 @@ pages   failed  -         -     -      -        by hand  0     1
 
 func TestPlanForPeople(t *testing.T) {
 	plan := &admin.Plan{Generation: 3, Changes: []topology.Change{
-		{Path: "services.web.replicas", Action: "change", Old: "3", New: "5", Class: topology.ClassScale, Reason: "exactly the difference is started"},
-		{Path: "services.mailer", Action: "add", New: "command: ./mailer --with a very long list\nof arguments", Class: topology.ClassScale, Reason: "new"},
+		{Path: "services.web.replicas", Action: "change", Old: "3", New: "5", Class: topology.ClassScale, Instances: []string{"web/4", "web/5"}, Reason: "exactly the difference is started"},
+		{Path: "services.mailer", Action: "add", New: "command: ./mailer --with a very long list\nof arguments", Class: topology.ClassScale, Instances: []string{"mailer/1"}, Reason: "new"},
 	}}
 	var out bytes.Buffer
 	c := &cli{Streams: Streams{Out: &out}, files: []string{"shop.yaml"}}
 	c.printPlan(plan)
-	want := `   PATH                   FROM  TO                                        CLASS  REASON
-~  services.web.replicas  3     5                                         scale  exactly the difference is started
-+  services.mailer        -     command: ./mailer --with a very long li…  scale  new
+	want := `   PATH                   FROM  TO                                        CLASS  INSTANCES  REASON
+~  services.web.replicas  3     5                                         scale  web/4…5    exactly the difference is started
++  services.mailer        -     command: ./mailer --with a very long li…  scale  mailer/1   new
 
 2 changes from generation 3 to the next. Do it now with: mainstay reload --file shop.yaml
 `
@@ -136,6 +137,8 @@ func TestProgress(t *testing.T) {
 		{Name: "worker", State: "degraded", Ready: 1, Desired: 2, Instances: []supervisor.InstanceStatus{
 			{State: supervisor.StateReady}, {State: supervisor.StateWaiting},
 		}},
+		{Name: "returning", State: "degraded", Ready: 1, Desired: 1, Reason: "given up", Update: &supervisor.UpdateStatus{Phase: supervisor.PhaseReturning}},
+		{Name: "paused", State: "degraded", Ready: 1, Desired: 1, Reason: "update paused", Update: &supervisor.UpdateStatus{Phase: supervisor.PhasePaused}},
 		{Name: "writer", State: "degraded", Ready: 1, Desired: 1, Reason: "update given up", Instances: []supervisor.InstanceStatus{
 			{State: supervisor.StateReady},
 		}},
@@ -146,14 +149,14 @@ func TestProgress(t *testing.T) {
 	}{
 		{
 			nil,
-			[]string{"mailer is starting (0 of 1 ready)", "worker is degraded (1 of 2 ready)"},
-			[]string{"orders is failed (0 of 1 ready): exit status 1", "writer is degraded (1 of 1 ready): update given up"},
+			[]string{"mailer is starting (0 of 1 ready)", "worker is degraded (1 of 2 ready)", "returning is degraded (1 of 1 ready): given up"},
+			[]string{"orders is failed (0 of 1 ready): exit status 1", "paused is degraded (1 of 1 ready): update paused", "writer is degraded (1 of 1 ready): update given up"},
 		},
 		{[]string{"web", "report", "job"}, nil, nil},
 		{[]string{"orders"}, nil, []string{"orders is failed (0 of 1 ready): exit status 1"}},
 	}
 	for _, test := range tests {
-		waiting, failed := progress(services, test.names)
+		waiting, failed := progress(named(services, test.names))
 		if diff := cmp.Diff([][]string{test.waiting, test.failed}, [][]string{waiting, failed}); diff != "" {
 			t.Errorf("progress of %v (-want +got):\n%s", test.names, diff)
 		}
@@ -201,7 +204,7 @@ func TestFullDisk(t *testing.T) {
 
 func TestWaitWithoutTime(t *testing.T) {
 	w := waitFlags{wait: true, timeout: -time.Second}
-	err := w.await(t.Context(), admin.NewClient("/nowhere"))
+	err := w.await(t.Context(), io.Discard, admin.NewClient("/nowhere"))
 	if exitCode(err) != ExitTimeout || err.Error() != "not ready after -1s" {
 		t.Errorf("exit %d, %v", exitCode(err), err)
 	}

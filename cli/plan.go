@@ -17,8 +17,8 @@ func (c *cli) planCommand() *cobra.Command {
 		Long: `Plan compares the file with what runs and prints each difference with what it does to what runs:
 
   hot     applied at once, nothing restarts
-  scale   starts or drains exactly the difference
-  roll    new instances, one after the other, old ones drained
+  scale   starts or drains exactly the difference: the instances named
+  roll    replaces the instances named, one after the other, old ones drained
   rebind  the new address is bound before the old one is let go
   manual  refused: needs a restart of Mainstay`,
 		Example: `  mainstay plan
@@ -64,9 +64,9 @@ func (c *cli) printPlan(plan *admin.Plan) {
 
 // printChanges prints a table of changes.
 func (c *cli) printChanges(changes []topology.Change) {
-	list := newTable("", "PATH", "FROM", "TO", "CLASS", "REASON")
+	list := newTable("", "PATH", "FROM", "TO", "CLASS", "INSTANCES", "REASON")
 	for _, change := range changes {
-		list.row(sign(change.Action), change.Path, brief(change.Old), brief(change.New), string(change.Class), change.Reason)
+		list.row(sign(change.Action), change.Path, brief(change.Old), brief(change.New), string(change.Class), span(change.Instances), change.Reason)
 	}
 	list.print(c.Out)
 }

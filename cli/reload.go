@@ -31,7 +31,7 @@ cannot be applied (exit 6) changes nothing.`,
 			if !c.json() {
 				c.printOutcome(outcome)
 			}
-			if err := wait.await(command.Context(), client); err != nil {
+			if err := wait.await(command.Context(), c.progressOut(), client); err != nil {
 				return err
 			}
 			if c.json() {

@@ -42,7 +42,7 @@ mainstay reload, what it says runs again. Which generations there are: mainstay 
 					return err
 				}
 			}
-			if err := wait.await(command.Context(), client); err != nil {
+			if err := wait.await(command.Context(), c.progressOut(), client); err != nil {
 				return err
 			}
 			if c.json() {

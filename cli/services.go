@@ -120,7 +120,7 @@ func (c *cli) serviceCommand(v serviceVerb) *cobra.Command {
 					c.printOverridden(v.done, answer)
 				}
 			}
-			if err := wait.await(command.Context(), client, services...); err != nil {
+			if err := wait.await(command.Context(), c.progressOut(), client, services...); err != nil {
 				return err
 			}
 			if c.json() {

@@ -158,6 +158,13 @@ func servicesTable(s *admin.Status) *table {
 				}
 			}
 		}
+		if u := service.Update; u != nil {
+			note := updateText(u) + " for " + age(u.Since)
+			if u.Canary != nil {
+				note += ": " + canaryText(u.Canary)
+			}
+			t.notes = append(t.notes, fmt.Sprintf("  %s: %s", service.Name, note))
+		}
 		if reason != "" {
 			t.notes = append(t.notes, fmt.Sprintf("  %s: %s", service.Name, indent(reason)))
 		}

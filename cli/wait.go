@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -25,8 +26,16 @@ func (w *waitFlags) register(command *cobra.Command) {
 	command.Flags().DurationVar(&w.timeout, "timeout", 5*time.Minute, "how long to `WAIT` with --wait")
 }
 
-// await waits, if it is asked to, until the named services (none: all) are what they are meant to be.
-func (w *waitFlags) await(ctx context.Context, client *admin.Client, names ...string) error {
+// progressOut is where commands tell how far what they wait for is: nowhere if programs read what they print.
+func (c *cli) progressOut() io.Writer {
+	if c.json() {
+		return io.Discard
+	}
+	return c.Out
+}
+
+// await waits, if it is asked to, until the named services (none: all) are what they are meant to be, and tells out of each step.
+func (w *waitFlags) await(ctx context.Context, out io.Writer, client *admin.Client, names ...string) error {
 	if !w.wait {
 		return nil
 	}
@@ -35,6 +44,7 @@ func (w *waitFlags) await(ctx context.Context, client *admin.Client, names ...st
 	poll := time.NewTicker(100 * time.Millisecond)
 	defer poll.Stop()
 	var waiting []string
+	steps := newJourney(out)
 	for {
 		status, err := client.Status(ctx)
 		if ctx.Err() != nil && len(waiting) > 0 {
@@ -47,7 +57,12 @@ func (w *waitFlags) await(ctx context.Context, client *admin.Client, names ...st
 			return err
 		}
 		var failed []string
-		waiting, failed = progress(status.Services, names)
+		services := named(status.Services, names)
+		waiting, failed = progress(services)
+		steps.tell(time.Now(), services, func(s supervisor.ServiceStatus) bool {
+			waiting, failed := progress([]supervisor.ServiceStatus{s})
+			return len(waiting)+len(failed) > 0
+		})
 		if len(failed) > 0 {
 			return errors.New(strings.Join(failed, "; "))
 		}
@@ -61,12 +76,16 @@ func (w *waitFlags) await(ctx context.Context, client *admin.Client, names ...st
 	}
 }
 
-// progress tells which of the named services (none: all) are on their way and which have failed, and why.
-func progress(services []supervisor.ServiceStatus, names []string) (waiting, failed []string) {
+// named returns those of services that names has; all if it has none.
+func named(services []supervisor.ServiceStatus, names []string) []supervisor.ServiceStatus {
+	return slices.DeleteFunc(slices.Clone(services), func(s supervisor.ServiceStatus) bool {
+		return len(names) > 0 && !slices.Contains(names, s.Name)
+	})
+}
+
+// progress tells which of services are on their way and which have failed, and why.
+func progress(services []supervisor.ServiceStatus) (waiting, failed []string) {
 	for _, s := range services {
-		if len(names) > 0 && !slices.Contains(names, s.Name) {
-			continue
-		}
 		says := fmt.Sprintf("%s is %s (%d of %d ready)", s.Name, s.State, s.Ready, s.Desired)
 		if s.Reason != "" {
 			says += ": " + s.Reason
@@ -82,9 +101,12 @@ func progress(services []supervisor.ServiceStatus, names []string) (waiting, fai
 	return waiting, failed
 }
 
-// underWay reports whether an instance of s will yet be in another state by itself. If none will, a degraded service stays so:
-// its update was given up.
+// underWay reports whether s will yet be in another state by itself: an update of it goes on, or an instance changes its state. If
+// not, a degraded service stays so: its update was given up.
 func underWay(s supervisor.ServiceStatus) bool {
+	if s.Update != nil {
+		return s.Update.Phase != supervisor.PhasePaused && s.Update.Phase != supervisor.PhaseWaiting
+	}
 	return slices.ContainsFunc(s.Instances, func(i supervisor.InstanceStatus) bool {
 		return i.State != supervisor.StateReady && i.State != supervisor.StateStopped && i.State != supervisor.StateFailed
 	})
