@@ -53,6 +53,7 @@ next start takes them over; as it does after a kill -9.`,
 				func(ctx context.Context, t *topology.Topology) error {
 					return c.announce(ctx, t, fleet.window)
 				},
+				returnMemory,
 			)
 		},
 	}
