@@ -29,6 +29,7 @@ type check struct {
 
 // checkOf resolves p for the process of spec's service in s.
 func (s seat) checkOf(spec topology.Service, p *topology.Probe) check {
+	s.notify = "" // a probe is not the process
 	expand := s.expander()
 	switch {
 	case p.HTTPGet != nil:
@@ -42,6 +43,22 @@ func (s seat) checkOf(spec topology.Service, p *topology.Probe) check {
 	default:
 		return check{tcp: expand.Replace(p.TCP)}
 	}
+}
+
+// at reports whether c asks at s's own address.
+func (c check) at(s seat) bool {
+	address := c.tcp + c.grpc
+	if c.url != "" {
+		if u, err := url.Parse(c.url); err == nil {
+			address = u.Host
+		}
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || port != s.port || port == "" {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && (ip.IsLoopback() || ip.IsUnspecified())
 }
 
 // check implements host.

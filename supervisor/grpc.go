@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // healthPath is the method of the gRPC health checking protocol
@@ -85,7 +86,8 @@ func notHTTP2(err error) error {
 	if errors.As(err, &outer) {
 		err = outer.Err
 	}
-	if text := err.Error(); strings.Contains(text, "http2: ") || strings.Contains(text, "HTTP/1.1 header") || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+	if text := err.Error(); strings.Contains(text, "http2: ") || strings.Contains(text, "HTTP/1.1 header") || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
 		return fmt.Errorf("it does not speak HTTP/2 without TLS: %w", err)
 	}
 	return err

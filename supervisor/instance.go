@@ -64,6 +64,7 @@ type instance struct {
 type life struct {
 	state    State
 	reason   string
+	status   string    // that the process gave of itself
 	since    time.Time // of the state
 	pid      int
 	address  string
@@ -75,6 +76,16 @@ type life struct {
 	lapses   int               // how often it was ready and then not, other than by being told to stop
 	lapse    string            // how long it was ready the last time, and why no longer
 	routed   topology.Instance // as the Router was last told of it; zero: never
+	excused  time.Time         // until when it has asked not to be given up; zero: it has not
+}
+
+// due returns when the instance, which was launched, is to have been ready if its deadline is so long.
+func (l life) due(deadline time.Duration) time.Time {
+	due := l.launched.Add(deadline)
+	if l.excused.After(due) {
+		return l.excused
+	}
+	return due
 }
 
 // ending is how a process came to its end, or why there was none.
@@ -184,7 +195,7 @@ func (i *instance) status() InstanceStatus {
 	defer i.mu.Unlock()
 	return InstanceStatus{
 		ID: instanceID(i.service, i.replica), Replica: i.replica, PID: i.life.pid, Address: i.life.address,
-		State: i.life.state, Reason: i.life.reason, Restarts: i.life.restarts,
+		State: i.life.state, Reason: i.life.reason, Status: i.life.status, Restarts: i.life.restarts,
 		Generation: i.version.generation, Since: i.life.since,
 	}
 }
@@ -219,7 +230,7 @@ func (i *instance) move(to State, reason string) {
 			l.since = time.Now()
 		}
 		if !to.running() {
-			l.pid, l.address = 0, ""
+			l.pid, l.address, l.status, l.excused = 0, "", "", time.Time{}
 		}
 		if to == StateReady {
 			l.readied = time.Now()
@@ -355,6 +366,10 @@ func (i *instance) live() (*tenancy, ending) {
 	if i.told.Err() == nil {
 		w.begin()
 	}
+	told := p.notices()
+	if why := w.heed(); why != "" {
+		return i.giveUp(w, "liveness", why)
+	}
 	for {
 		select {
 		case <-p.exited():
@@ -375,13 +390,27 @@ func (i *instance) live() (*tenancy, ending) {
 			p.run.note(func(r *record) { r.Keep = keepOf(*i.spec()) })
 			w.reconsider()
 			i.readmit(p)
+		case <-told:
+			told = p.notices()
+			if why := w.heed(); why != "" {
+				return i.giveUp(w, "liveness", why)
+			}
+		case <-w.late():
+			if why := w.overdue(); why != "" {
+				return i.giveUp(w, "exit", why)
+			}
 		case v := <-w.probes.verdicts:
 			if why := w.hear(v); why != "" {
-				w.probes.stop()
-				i.log.Warn("instance is given up", "why", why)
-				i.end(p, why)
-				return p, ending{cause: v.probe, why: why, ran: time.Since(p.started)}
+				return i.giveUp(w, v.probe, why)
 			}
 		}
 	}
+}
+
+// giveUp ends a process that runs, but not as it should.
+func (i *instance) giveUp(w *watch, cause, why string) (*tenancy, ending) {
+	w.probes.stop()
+	i.log.Warn("instance is given up", "why", why)
+	i.end(w.tenant, why)
+	return w.tenant, ending{cause: cause, why: why, ran: time.Since(w.tenant.started)}
 }

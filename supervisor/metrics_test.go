@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -15,11 +14,8 @@ import (
 
 func TestMetrics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &simulation{t: t, live: map[int]*simulated{}, routed: map[string]int{}, rotation: map[string]rotated{}, behaviour: map[string]behaviour{"bad": {refuse: errNoProgram}}}
 		reg := prometheus.NewRegistry()
-		s.Supervisor = newSupervisor(slog.New(slog.DiscardHandler), reg, s, s)
-		s.site.ports.free = func(int) bool { return true }
-		s.record(time.Now(), "")
+		s := newSimulation(t, reg, map[string]behaviour{"bad": {refuse: errNoProgram}})
 		s.apply(web("v1", 2), with(web("bad", 1), named("bad")))
 		s.pass(10 * time.Second)
 		s.kill("web/2 v1")

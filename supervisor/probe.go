@@ -14,6 +14,8 @@ type verdict struct {
 	healthy  bool   // as far as enough tries in a row agree
 	failures int    // in a row
 	answer   error  // of the last try; nil: good
+	at       time.Time
+	took     time.Duration
 }
 
 // A prober asks one probe's question again and again.
@@ -23,33 +25,55 @@ type prober struct {
 	ask     func(ctx context.Context) error
 	since   time.Time // when the process was started
 	healthy bool      // what is thought before the first try
+	// verify is asked too while the process is not thought healthy: whether it is that process which answers.
+	verify func() error
+	told   *testimony                          // of the process; nil: it tells nothing
+	spread func(d time.Duration) time.Duration // some of d
 }
 
 // run sends a verdict after each try until ctx is done. Tries begin spec.Period apart and never overlap.
 //
 // A startup or readiness probe that has not succeeded yet is tried more often than that at first, so that an instance
-// is ready as soon as it can be rather than at the next full period. Only one failure a period counts.
+// is ready as soon as it can be rather than at the next full period, and one that waits for a notice when that comes. Only one failure
+// a period counts, and none within the time that the process has asked for.
+//
+// The first period after a success is a shorter one, so that the probes of instances that were started together do not go on together.
 func (p prober) run(ctx context.Context, verdicts chan<- verdict) {
-	period := orDefault(p.spec.Period, time.Second)
 	due := p.since.Add(p.spec.InitialDelay) // of the next try that counts
-	hurry := p.name != "liveness" && !p.healthy
+	hurry := p.name != "liveness" && !p.healthy && !p.spec.Notify
 	pause := 25 * time.Millisecond
 	v := verdict{probe: p.name, healthy: p.healthy}
 	successes := 0
-	for next := due; wait(ctx, time.Until(next)); {
-		begun := time.Now()
-		counts := !begun.Before(due)
-		if counts {
-			due = begun.Add(period)
+	var notice <-chan struct{}
+	for next := due; ; {
+		nudged, ok := await(ctx, next, notice)
+		if !ok {
+			return
 		}
-		v.answer = p.try(ctx)
-		if v.answer == nil {
+		notice = p.notices() // before the question, so that none is missed
+		v.at = time.Now()
+		period := p.period()
+		counts := !v.at.Before(due)
+		if counts {
+			due = v.at.Add(period)
+		}
+		v.answer = p.try(ctx, v.healthy)
+		v.took = time.Since(v.at)
+		switch {
+		case v.answer == nil:
+			if successes++; successes == 1 && counts && v.failures == 0 && p.spread != nil {
+				due = due.Add(-p.spread(period / 2))
+			}
 			hurry, v.failures = false, 0
-			successes++
 			v.healthy = v.healthy || successes >= p.spec.SuccessThreshold
-		} else if successes = 0; counts {
+		case nudged: // it told of something else
+			continue
+		case counts && !p.excused(v):
+			successes = 0
 			v.failures++
 			v.healthy = v.healthy && v.failures < p.spec.FailureThreshold
+		default:
+			successes = 0
 		}
 		select {
 		case verdicts <- v:
@@ -64,10 +88,56 @@ func (p prober) run(ctx context.Context, verdicts chan<- verdict) {
 	}
 }
 
-func (p prober) try(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, orDefault(p.spec.Timeout, time.Second))
+// notices returns a channel that is closed when the process has told something that the probe may be about.
+func (p prober) notices() <-chan struct{} {
+	if !p.spec.Notify || p.name == "liveness" {
+		return nil
+	}
+	return p.told.next()
+}
+
+// await returns true at next, or nudged at a notice before, or not ok when ctx is done.
+func await(ctx context.Context, next time.Time, notice <-chan struct{}) (nudged, ok bool) {
+	if notice == nil {
+		return false, wait(ctx, time.Until(next))
+	}
+	t := time.NewTimer(time.Until(next))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return false, true
+	case <-notice:
+		return true, ctx.Err() == nil
+	case <-ctx.Done():
+		return false, false
+	}
+}
+
+func (p prober) try(ctx context.Context, healthy bool) error {
+	ctx, cancel := context.WithTimeout(ctx, p.timeout())
 	defer cancel()
-	return p.ask(ctx)
+	err := p.ask(ctx)
+	if err == nil && !healthy && p.verify != nil {
+		err = p.verify()
+	}
+	return err
+}
+
+func (p prober) timeout() time.Duration { return orDefault(p.spec.Timeout, time.Second) }
+
+func (p prober) period() time.Duration {
+	period := orDefault(p.spec.Period, time.Second)
+	if p.spec.Notify && p.name == "liveness" {
+		return p.told.guard(period)
+	}
+	return period
+}
+
+// excused reports whether the failure v is not to count: the process has asked for more time, or the try took so much longer than it may
+// that it is Mainstay which did not run meanwhile.
+func (p prober) excused(v verdict) bool {
+	asked := p.told != nil && (p.name == "startup" || p.spec.Notify) && v.at.Before(p.told.excused())
+	return asked || v.took > 2*p.timeout()+time.Second
 }
 
 // probing is the probes of one process. Its methods are called by the instance's goroutine.

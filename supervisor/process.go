@@ -30,6 +30,8 @@ type host interface {
 	adopt(run string, line func(stream string, text []byte, partial bool)) (process, error)
 	// check tries c once. Its error says what was asked and what was answered.
 	check(ctx context.Context, c check) error
+	// notify opens a socket at name, which begins with an @, for what a process tells of itself.
+	notify(name string) (notifySocket, error)
 	// owns returns nil if it is p, or something that p started, that listens on the port of this machine, or if that cannot
 	// be told. The error names the program that does.
 	owns(p process, port int) error
@@ -133,6 +135,7 @@ type seat struct {
 	replica    int
 	generation int
 	host, port string // empty for a worker
+	notify     string // where the process tells of itself; empty: nowhere
 }
 
 func (s seat) address() string {
@@ -177,6 +180,10 @@ func (s seat) environment(spec topology.Service) []string {
 		name, value, _ := strings.Cut(kv, "=")
 		env[name] = value
 	}
+	// What the one who started Mainstay has to do with Mainstay is not the services' to answer (sd_notify(3), sd_listen_fds(3)).
+	for _, name := range []string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"} {
+		delete(env, name)
+	}
 	if s.port != "" {
 		env["HOST"], env["PORT"] = s.host, s.port
 	}
@@ -187,6 +194,12 @@ func (s seat) environment(spec topology.Service) []string {
 	}
 	for name, value := range spec.Environment {
 		env[name] = s.text(value)
+	}
+	if s.notify != "" {
+		env["NOTIFY_SOCKET"] = s.notify
+		if period := watchdog(spec.Probes); period > 0 {
+			env["WATCHDOG_USEC"] = strconv.FormatInt(period.Microseconds(), 10)
+		}
 	}
 	env["MAINSTAY_SERVICE"] = s.service
 	env["MAINSTAY_REPLICA"] = strconv.Itoa(s.replica)

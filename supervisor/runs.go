@@ -34,9 +34,11 @@ type record struct {
 	Keep       keep      `json:"keep"`
 	Restarts   int       `json:"restarts"`
 	Started    time.Time `json:"started"`
-	Up         bool      `json:"up"`             // the startup probe has succeeded, or there is none
-	Ready      time.Time `json:"ready,omitzero"` // since when it has been ready; zero: it is not
-	Leaving    bool      `json:"leaving"`        // it was told to stop
+	Up         bool      `json:"up"`               // the startup probe has succeeded, or there is none
+	Ready      time.Time `json:"ready,omitzero"`   // since when it has been ready; zero: it is not
+	Leaving    bool      `json:"leaving"`          // it was told to stop
+	Notify     string    `json:"notify,omitempty"` // where it tells of itself; empty: nowhere
+	Said       phase     `json:"said,omitempty"`   // what it has told of its life
 	Outcome    outcome   `json:"outcome,omitempty"`
 	Why        string    `json:"why,omitempty"` // of a failure
 }

@@ -14,6 +14,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"mainstay/topology"
 )
 
@@ -30,8 +32,9 @@ type simulation struct {
 	live      map[int]*simulated   // by pid
 	most      int                  // that lived at once
 	pids      int
-	foreign   map[int]string // programs of others, by the port that they listen on
-	opened    int            // how often the host was opened and not closed
+	foreign   map[int]string          // programs of others, by the port that they listen on
+	told      map[string]func(notice) // what a process tells goes here, by its notification socket
+	opened    int                     // how often the host was opened and not closed
 	events    []event
 	routed    map[string]int     // processes of each place that the Router was told of, by its id
 	rotation  map[string]rotated // by instance ID
@@ -72,7 +75,8 @@ type simulated struct {
 	port    string
 	run     string
 	limits  topology.Limits
-	socket  bool // it was given one
+	socket  bool   // it was given one
+	ear     string // its notification socket
 	started time.Time
 	behaviour
 	gone chan struct{} // closed when it has ended
@@ -103,15 +107,24 @@ func (p *simulated) held() *hold {
 	return h
 }
 
+// newSimulation returns a simulation in the bubble of t.
+func newSimulation(t *testing.T, reg prometheus.Registerer, behaviour map[string]behaviour) *simulation {
+	s := &simulation{
+		t: t, behaviour: behaviour, live: map[int]*simulated{}, told: map[string]func(notice){},
+		routed: map[string]int{}, rotation: map[string]rotated{},
+	}
+	s.Supervisor = newSupervisor(slog.New(slog.DiscardHandler), reg, s, s)
+	s.site.ports.free = func(int) bool { return true }
+	s.site.spread = func(time.Duration) time.Duration { return 0 }
+	s.record(time.Now(), "")
+	return s
+}
+
 // simulate runs test on a simulated machine and stops everything after it.
 func simulate(t *testing.T, behaviour map[string]behaviour, test func(s *simulation)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		s := &simulation{t: t, behaviour: behaviour, live: map[int]*simulated{}, routed: map[string]int{}, rotation: map[string]rotated{}}
-		start := time.Now()
-		s.Supervisor = newSupervisor(slog.New(slog.DiscardHandler), nil, s, s)
-		s.site.ports.free = func(int) bool { return true }
-		s.record(start, "")
+		s := newSimulation(t, nil, behaviour)
 		test(s)
 		s.apply()
 		s.applyAs(topology.Empty)
@@ -290,6 +303,45 @@ func (s *simulation) adopt(run string, _ func(string, []byte, bool)) (process, e
 	return found.held(), nil
 }
 
+// notify implements host.
+func (s *simulation) notify(name string) (notifySocket, error) { return &ear{s, name}, nil }
+
+// An ear is a notification socket of a simulation.
+type ear struct {
+	*simulation
+	name string
+}
+
+func (e *ear) serve(_ func(int) bool, tell func(notice)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.told[e.name] = tell
+}
+
+func (e *ear) close() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.told, e.name)
+}
+
+// tell lets the process of that name tell of itself, as in a datagram.
+func (s *simulation) tell(name, datagram string) {
+	s.t.Helper()
+	s.mu.Lock()
+	var tell func(notice)
+	for _, p := range s.live {
+		if p.name == name {
+			tell = s.told[p.ear]
+		}
+	}
+	s.mu.Unlock()
+	if tell == nil {
+		s.t.Fatalf("%s has nowhere to tell %q", name, datagram)
+	}
+	tell(parseNotice([]byte(datagram)))
+	synctest.Wait()
+}
+
 // owns implements host.
 func (s *simulation) owns(p process, port int) error {
 	s.mu.Lock()
@@ -318,7 +370,7 @@ func (s *simulation) start(c command) (process, error) {
 	s.mu.Lock()
 	s.pids++
 	p := &simulated{
-		sim: s, id: s.pids, name: name, port: env["PORT"], run: c.run, limits: c.limits, socket: c.socket != nil,
+		sim: s, id: s.pids, name: name, port: env["PORT"], ear: env["NOTIFY_SOCKET"], run: c.run, limits: c.limits, socket: c.socket != nil,
 		started: time.Now(), behaviour: b, gone: make(chan struct{}),
 	}
 	s.live[p.id] = p

@@ -112,6 +112,7 @@ type InstanceStatus struct {
 	Address    string    `json:"address,omitempty"`
 	State      State     `json:"state"`
 	Reason     string    `json:"reason,omitempty"`
+	Status     string    `json:"status,omitempty"` // what its process says of itself (sd_notify(3), STATUS=)
 	Restarts   int       `json:"restarts"`
 	Generation int       `json:"generation"` // of the topology that gave the instance its specification
 	Since      time.Time `json:"since"`      // when it entered its state

@@ -23,6 +23,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -75,6 +76,7 @@ func newSupervisor(log *slog.Logger, reg prometheus.Registerer, router Router, h
 		ports:   newPorts(),
 		board:   newBoard(),
 		metrics: newMetrics(reg),
+		spread:  func(d time.Duration) time.Duration { return rand.N(d + 1) },
 
 		suspended: make(chan struct{}),
 	}
@@ -236,8 +238,9 @@ type site struct {
 	ports   *ports
 	board   *board
 	metrics *metrics
-	admits  atomic.Uint64 // how often an instance was admitted
-	runs    *runs         // nil: nothing outlives Mainstay
+	admits  atomic.Uint64                       // how often an instance was admitted
+	spread  func(d time.Duration) time.Duration // some part of d, each time another
+	runs    *runs                               // nil: nothing outlives Mainstay
 
 	suspended chan struct{} // closed when processes are to be let go
 }

@@ -193,6 +193,14 @@ func (i *instance) inherit(t *tenancy) {
 	i.words = t.words
 	t.routable = v.spec.Routable() && t.port != 0
 	i.arrive(t)
+	if t.seat.notify = t.run.Notify; t.seat.notify != "" {
+		if err := i.listen(t); err != nil {
+			i.log.Error("instance cannot tell of itself any more", "err", err)
+		} else {
+			t.told.phase = t.run.Said
+		}
+		i.hearken(t)
+	}
 	i.update(func(l *life) {
 		l.pid, l.address, l.launched, l.restarts = t.pid(), t.seat.address(), t.started, t.run.Restarts
 	})

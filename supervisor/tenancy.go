@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -26,6 +27,9 @@ type tenancy struct {
 	up       bool // its startup probe has succeeded, or there is none
 	finished bool // nothing of it is left, or it was let go
 
+	notify notifySocket // where it tells of itself; nil: nowhere
+	told   *testimony   // what it has told; nil: it tells nothing
+
 	// What the Router knows of it. Each time that it is admitted it has another ID, so that a Drain of
 	// before, which still waits for requests, has no effect on it.
 	routable bool
@@ -49,10 +53,18 @@ func (i *instance) settle() (*tenancy, error) {
 		if err := i.takePort(p, v.spec.Port); err != nil {
 			return nil, err
 		}
+		if notifies(v.spec.Probes) {
+			p.seat.notify = "@mainstay/" + rand.Text()
+			if err := i.listen(p); err != nil {
+				i.givePort(p)
+				return nil, err
+			}
+		}
 		c := p.seat.command(v.spec, v.spec.Command)
 		p.run = i.site.runs.open(record{
 			Service: i.service, Replica: i.replica, Port: p.port, Generation: v.generation,
 			Recipe: digestOf(v.spec), Keep: keepOf(v.spec), Restarts: i.now().restarts, Started: time.Now(),
+			Notify: p.seat.notify,
 		})
 		c.run = p.run.path()
 		c.line = func(stream string, text []byte, partial bool) {
@@ -68,9 +80,10 @@ func (i *instance) settle() (*tenancy, error) {
 		}
 		if err != nil {
 			p.run.remove()
-			i.givePort(p)
+			i.vacate(p)
 			return nil, err
 		}
+		i.hearken(p)
 	}
 	p.started = time.Now()
 	i.outputs = append(slices.DeleteFunc(i.outputs, isClosed), p.silent())
@@ -84,6 +97,43 @@ func (i *instance) settle() (*tenancy, error) {
 
 // arrive makes p the process that is waited for when the instance is killed.
 func (i *instance) arrive(p *tenancy) { p.patience, p.lose = context.WithCancel(i.force) }
+
+// listen opens p's notification socket.
+func (i *instance) listen(p *tenancy) (err error) {
+	if p.notify, err = i.site.host.notify(p.seat.notify); err == nil {
+		p.told = newTestimony()
+	}
+	return err
+}
+
+// hearken begins to take what p tells.
+func (i *instance) hearken(p *tenancy) {
+	if p.notify != nil {
+		p.notify.serve(p.contains, func(n notice) { i.note(p, n) })
+	}
+}
+
+// note takes what p has told.
+func (i *instance) note(p *tenancy, n notice) {
+	for _, why := range p.told.take(n, p.pid()) {
+		i.log.Warn("notification refused", "why", why)
+	}
+}
+
+// vacate gives back what p holds, of whose process nothing is left.
+func (i *instance) vacate(p *tenancy) {
+	p.finished = true
+	i.deafen(p)
+	i.givePort(p)
+}
+
+// deafen closes p's notification socket.
+func (i *instance) deafen(p *tenancy) {
+	if p.notify != nil {
+		p.notify.close()
+		p.notify = nil
+	}
+}
 
 func isClosed(c <-chan struct{}) bool {
 	select {
@@ -143,23 +193,22 @@ func (i *instance) end(p *tenancy, reason string) {
 	if sig == 0 {
 		sig = syscall.SIGTERM
 	}
-	ctx, cancel := context.WithTimeout(i.force, spec.StopGracePeriod)
-	defer cancel()
-	select {
-	case <-p.exited():
-	default:
+	begun := time.Now()
+	deadline := begun.Add(spec.StopGracePeriod)
+	if !isClosed(p.exited()) {
 		p.signal(sig)
 	}
-	select {
-	case <-p.exited():
-	case <-away:
-		i.letGo(p)
-		return
-	case <-ctx.Done():
-		i.log.Warn("instance killed", "pid", p.pid(), "after", spec.StopGracePeriod)
+	if !i.outlast(p, deadline, away) {
+		if isClosed(away) {
+			i.letGo(p)
+			return
+		}
+		i.log.Warn("instance killed", "pid", p.pid(), "after", time.Since(begun).Round(time.Millisecond))
 		p.signal(syscall.SIGKILL)
 		<-p.exited()
 	}
+	ctx, cancel := context.WithDeadline(i.force, p.excused(deadline))
+	defer cancel()
 	p.sweep(ctx)
 	i.finish(p)
 	i.log.Info("instance stopped", "how", p.exit().String())
@@ -167,8 +216,7 @@ func (i *instance) end(p *tenancy, reason string) {
 
 // finish is called when nothing of p is left.
 func (i *instance) finish(p *tenancy) {
-	p.finished = true
-	i.givePort(p)
+	i.vacate(p)
 	if p.run == i.concluded {
 		return // what became of it is still to be known
 	}
@@ -189,6 +237,7 @@ func (i *instance) letGo(p *tenancy) {
 	p.drains.Wait()
 	p.release()
 	p.finished = true
+	i.deafen(p)
 }
 
 // leave ends what an ended process left behind in its group, within grace, or at once when the instance is told to stop.
@@ -200,6 +249,39 @@ func (i *instance) leave(p *tenancy, grace time.Duration) {
 	defer cancel()
 	p.sweep(ctx)
 	i.finish(p)
+}
+
+// outlast waits until p has ended or its time is up, which is at deadline, or later if it asks for more. Then, or when the instance is to be
+// killed or let go, it returns false.
+func (i *instance) outlast(p *tenancy, deadline time.Time, away <-chan struct{}) bool {
+	t := time.NewTimer(time.Until(deadline))
+	defer t.Stop()
+	for {
+		select {
+		case <-p.exited():
+			return true
+		case <-away:
+			return false
+		case <-i.force.Done():
+			return false
+		case <-t.C:
+			rest := time.Until(p.excused(deadline))
+			if rest <= 0 {
+				return false
+			}
+			t.Reset(rest)
+		}
+	}
+}
+
+// excused returns until when p may take its time if it has until deadline anyway.
+func (p *tenancy) excused(deadline time.Time) time.Time {
+	if p.told != nil {
+		if asked := p.told.excused(); asked.After(deadline) {
+			return asked
+		}
+	}
+	return deadline
 }
 
 // admit puts p into the rotation.

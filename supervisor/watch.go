@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"time"
@@ -15,6 +16,8 @@ type watch struct {
 	tenant *tenancy
 	spec   *topology.Service
 	probes *probing
+	// limit is running while the process says that it stops: it has so long to do it.
+	limit *time.Timer
 }
 
 func newWatch(i *instance, p *tenancy) *watch {
@@ -45,18 +48,80 @@ func (w *watch) begin() {
 }
 
 func (w *watch) prober(name string, spec *topology.Probe, healthy bool) prober {
-	check := w.tenant.seat.checkOf(*w.spec, spec)
-	return prober{
-		name: name, spec: *spec, since: w.tenant.started, healthy: healthy,
-		ask: func(ctx context.Context) error { return w.site.host.check(ctx, check) },
+	pr := prober{name: name, spec: *spec, since: w.tenant.started, healthy: healthy, told: w.tenant.told, spread: w.site.spread}
+	switch {
+	case spec.Notify && w.tenant.told == nil:
+		pr.ask = func(context.Context) error { return errDeaf }
+	case spec.Notify && name == "liveness":
+		var asked time.Time
+		pr.ask = func(context.Context) error {
+			defer func() { asked = time.Now() }()
+			return w.tenant.told.pulse(pr.period(), asked)
+		}
+		pr.since = time.Now() // it is held to it from now on
+	case spec.Notify:
+		pr.spec.FailureThreshold = max(1, spec.FailureThreshold)
+		pr.ask = func(context.Context) error { return w.tenant.told.readiness() }
+	default:
+		check := w.tenant.seat.checkOf(*w.spec, spec)
+		pr.ask = func(ctx context.Context) error { return w.site.host.check(ctx, check) }
+		if w.tenant.port != 0 && check.at(w.tenant.seat) {
+			pr.verify = func() error { return w.site.host.owns(w.tenant.process, w.tenant.port) }
+		}
 	}
+	return pr
+}
+
+// errDeaf says that a process was started before its probes were by notification.
+var errDeaf = errors.New("it was not given a notification socket")
+
+// heed acts on what the process has told. It returns why the process is to be given up, if it is.
+func (w *watch) heed() string {
+	if w.tenant.told == nil || w.told.Err() != nil {
+		return ""
+	}
+	phase, status, trigger := w.tenant.told.says()
+	if excused := w.tenant.told.excused(); w.now().status != status || w.now().excused != excused {
+		w.update(func(l *life) { l.status, l.excused = status, excused })
+	}
+	if run := w.tenant.run; run != nil && run.Said != phase {
+		run.note(func(r *record) { r.Said = phase })
+	}
+	if trigger {
+		return "it says that it is not well (WATCHDOG=trigger)"
+	}
+	if phase == stopping && w.limit == nil {
+		w.probes.stop()
+		w.withdraw(w.tenant)
+		w.move(StateStarting, "it says that it stops (STOPPING=1)")
+		w.log.Info("instance stops by itself", "pid", w.tenant.pid())
+		w.limit = time.NewTimer(w.spec.StopGracePeriod)
+	}
+	return ""
+}
+
+// late is when the process, which says that it stops, should have ended.
+func (w *watch) late() <-chan time.Time {
+	if w.limit == nil {
+		return nil
+	}
+	return w.limit.C
+}
+
+// overdue returns why the process is to be given up when it is late, or nothing if it has asked for more time.
+func (w *watch) overdue() string {
+	if rest := time.Until(w.tenant.told.excused()); rest > 0 {
+		w.limit.Reset(rest)
+		return ""
+	}
+	return fmt.Sprintf("it says that it stops, but has not ended after %s", w.spec.StopGracePeriod)
 }
 
 // reconsider goes on with other probes if the specification has others now.
 func (w *watch) reconsider() {
 	before := w.spec.Probes
 	w.spec = w.instance.spec()
-	if reflect.DeepEqual(before, w.spec.Probes) {
+	if reflect.DeepEqual(before, w.spec.Probes) || w.limit != nil {
 		return
 	}
 	w.probes.stop()
