@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 	"unicode"
-
-	"mainstay/topology"
 )
 
 // A notice is one message of a process about itself, as sd_notify(3) has it.
@@ -108,36 +106,6 @@ func oneLine(s string, limit int) string {
 		return ' '
 	}, strings.ToValidUTF8(s, "\uFFFD"))
 	return strings.TrimSpace(clean)
-}
-
-// notifies reports whether a process of p is to tell of itself.
-func notifies(p topology.Probes) bool {
-	for _, probe := range []*topology.Probe{p.Startup, p.Readiness, p.Liveness} {
-		if probe != nil && probe.Notify {
-			return true
-		}
-	}
-	return false
-}
-
-// watchdog returns how often a process of p is to say WATCHDOG=1; 0: it need not.
-func watchdog(p topology.Probes) time.Duration {
-	if p.Liveness == nil || !p.Liveness.Notify {
-		return 0
-	}
-	return orDefault(p.Liveness.Period, time.Second)
-}
-
-// notified returns of p what a process is told when it is started, and nothing else.
-func notified(p topology.Probes) topology.Probes {
-	var told topology.Probes
-	if notifies(p) {
-		told.Readiness = &topology.Probe{Notify: true}
-	}
-	if period := watchdog(p); period > 0 {
-		told.Liveness = &topology.Probe{Notify: true, Period: period}
-	}
-	return told
 }
 
 // A notifySocket is where one process tells of itself.

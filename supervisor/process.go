@@ -197,8 +197,8 @@ func (s seat) environment(spec topology.Service) []string {
 	}
 	if s.notify != "" {
 		env["NOTIFY_SOCKET"] = s.notify
-		if period := watchdog(spec.Probes); period > 0 {
-			env["WATCHDOG_USEC"] = strconv.FormatInt(period.Microseconds(), 10)
+		if l := spec.Probes.Liveness; l != nil && l.Notify {
+			env["WATCHDOG_USEC"] = strconv.FormatInt(l.Period.Microseconds(), 10)
 		}
 	}
 	env["MAINSTAY_SERVICE"] = s.service

@@ -263,6 +263,8 @@ func TestManyRestartsLeaveOneProcess(t *testing.T) {
 		return st.State == ServiceReady && len(st.Instances) == 2
 	}
 	f.eventually("web is ready", settled)
+	f.said("web", "start 1") // its files are open then
+	f.said("web", "start 2")
 	before := descriptors(t)
 	for epoch := range 20 {
 		f.apply(with(shell("web", script), quick, func(s *topology.Service) { s.Epoch = epoch + 1 }))

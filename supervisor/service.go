@@ -187,7 +187,7 @@ func recipe(spec topology.Service) topology.Service {
 	return topology.Service{
 		Command: spec.Command, Environment: spec.Environment, Directory: spec.Directory,
 		User: spec.User, Group: spec.Group, Port: spec.Port, Listen: spec.Listen, Limits: spec.Limits, Epoch: spec.Epoch,
-		Probes: notified(spec.Probes),
+		Probes: spec.Probes.Told(),
 	}
 }
 

@@ -53,7 +53,7 @@ func (i *instance) settle() (*tenancy, error) {
 		if err := i.takePort(p, v.spec.Port); err != nil {
 			return nil, err
 		}
-		if notifies(v.spec.Probes) {
+		if v.spec.Probes.Told() != (topology.Probes{}) {
 			p.seat.notify = "@mainstay/" + rand.Text()
 			if err := i.listen(p); err != nil {
 				i.givePort(p)

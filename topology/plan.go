@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -121,8 +122,12 @@ func (p *planner) compareTrees(k *key, path string, m meaning, old, new tree) {
 
 func (p *planner) add(c Change, m meaning) {
 	c.Class, c.Reason, c.Service = m.class, m.reason, m.service
+	have, next := p.have[m.service].Probes.Told(), p.next[m.service].Probes.Told()
+	if strings.HasPrefix(c.Path, "services."+m.service+".probes") && !reflect.DeepEqual(have, next) {
+		c.Class, c.Reason = ClassRoll, "an instance is told when it starts whether and where it is to notify"
+	}
 	if m.service != "" {
-		c.Instances = touched(m.class, p.have[m.service], p.next[m.service])
+		c.Instances = touched(c.Class, p.have[m.service], p.next[m.service])
 	}
 	p.changes = append(p.changes, c)
 }

@@ -232,6 +232,20 @@ type Probes struct {
 	Liveness  *Probe // nil: none
 }
 
+// Told returns of p what an instance is told when it is started, which another needs to be started for: that there are probes by
+// notification, and how often it is to say WATCHDOG=1.
+func (p Probes) Told() (told Probes) {
+	for _, probe := range []*Probe{p.Startup, p.Readiness, p.Liveness} {
+		if probe != nil && probe.Notify {
+			told.Readiness = &Probe{Notify: true}
+		}
+	}
+	if p.Liveness != nil && p.Liveness.Notify {
+		told.Liveness = &Probe{Notify: true, Period: p.Liveness.Period}
+	}
+	return told
+}
+
 // A Probe is one periodic check. Exactly one of HTTPGet, TCP, Exec, GRPC and Notify is set.
 type Probe struct {
 	HTTPGet *HTTPGet
