@@ -204,6 +204,9 @@ func (s *service) take(v version) {
 		return // it was given up, and would be again
 	}
 	s.failed, s.givenUp, s.halted = nil, "", false
+	if s.proven == nil {
+		s.proven = s.promising()
+	}
 
 	known := []version{s.target}
 	if s.proven != nil {

@@ -25,6 +25,21 @@ func (s *service) fail(p *place, why string, now time.Time) {
 	}
 }
 
+// promising returns the version of an instance that is ready and has never failed, though not for long; nil if there is none. That is to
+// go back to if an edit follows at once.
+func (s *service) promising() *version {
+	for _, p := range s.sorted() {
+		if p.current == nil {
+			continue
+		}
+		if l := p.current.now(); l.state == StateReady && l.failures+l.lapses == 0 {
+			v := p.current.current()
+			return &v
+		}
+	}
+	return nil
+}
+
 // giveUp makes what ran before the target again. If the update is to pause, only what the target has not reached has that.
 func (s *service) giveUp(why string) {
 	failed := s.target

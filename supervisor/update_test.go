@@ -244,6 +244,20 @@ func TestManyRestartsAtOnce(t *testing.T) {
 	})
 }
 
+// An edit that follows the first start at once is an update already.
+func TestUpdateSoonAfterTheFirstStart(t *testing.T) {
+	simulate(t, map[string]behaviour{"bad": {neverReady: true}}, func(s *simulation) {
+		s.apply(web("v1", 2))
+		s.pass(time.Second)
+		s.forget()
+		s.apply(web("bad", 2))
+		s.pass(2 * time.Minute)
+		s.wantRunning("web/1 v1", "web/2 v1")
+		s.wantState("web", ServiceDegraded, 2)
+		s.wantStrength(2)
+	})
+}
+
 func TestPhases(t *testing.T) {
 	simulate(t, map[string]behaviour{"v1": {stopTime: 3 * time.Second}, "v2": {readyAfter: 3 * time.Second}}, func(s *simulation) {
 		s.apply(web("v1", 2))
