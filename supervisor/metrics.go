@@ -45,6 +45,11 @@ var (
 	desiredDesc = prometheus.NewDesc("supervisor_service_replicas_desired", "Instances that the topology asks for.", []string{"service"}, nil)
 	readyDesc   = prometheus.NewDesc("supervisor_service_replicas_ready", "Instances that are ready.", []string{"service"}, nil)
 	upDesc      = prometheus.NewDesc("supervisor_instance_up", "Whether the instance is ready (1) or not (0).", []string{"service", "replica"}, nil)
+	phaseDesc   = prometheus.NewDesc("supervisor_service_update_phase", "What the update of a service does (1): starting, proving, canary, draining, returning, paused, waiting. No series: there is none.", []string{"service", "phase"}, nil)
+	sideLabels  = []string{"service", "side"}
+	canaryDesc  = prometheus.NewDesc("supervisor_canary_requests", "Requests seen since the canary that runs now became ready, by side: new, old.", sideLabels, nil)
+	errorsDesc  = prometheus.NewDesc("supervisor_canary_error_ratio", "The share of those requests that failed.", sideLabels, nil)
+	latencyDesc = prometheus.NewDesc("supervisor_canary_latency_p95_seconds", "The 95th percentile of those requests' time to the response's header.", sideLabels, nil)
 )
 
 // Describe implements prometheus.Collector.
@@ -52,17 +57,21 @@ func (g gauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- desiredDesc
 	ch <- readyDesc
 	ch <- upDesc
+	ch <- phaseDesc
+	ch <- canaryDesc
+	ch <- errorsDesc
+	ch <- latencyDesc
 }
 
 // Collect implements prometheus.Collector.
 func (g gauges) Collect(ch chan<- prometheus.Metric) {
-	gauge := func(desc *prometheus.Desc, value int, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(value), labels...)
+	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
 	for _, s := range g.status() {
-		gauge(desiredDesc, s.Desired, s.Name)
-		gauge(readyDesc, s.Ready, s.Name)
-		up := map[int]int{} // while one instance replaces another, either will do
+		gauge(desiredDesc, float64(s.Desired), s.Name)
+		gauge(readyDesc, float64(s.Ready), s.Name)
+		up := map[int]float64{} // while one instance replaces another, either will do
 		for _, i := range s.Instances {
 			up[i.Replica] += 0
 			if i.State == StateReady {
@@ -71,6 +80,17 @@ func (g gauges) Collect(ch chan<- prometheus.Metric) {
 		}
 		for replica, value := range up {
 			gauge(upDesc, value, s.Name, strconv.Itoa(replica))
+		}
+		if s.Update == nil {
+			continue
+		}
+		gauge(phaseDesc, 1, s.Name, s.Update.Phase)
+		if c := s.Update.Canary; c != nil {
+			for side, f := range map[string]CanaryFigures{"new": c.New, "old": c.Old} {
+				gauge(canaryDesc, float64(f.Requests), s.Name, side)
+				gauge(errorsDesc, f.ErrorRatio, s.Name, side)
+				gauge(latencyDesc, f.P95, s.Name, side)
+			}
 		}
 	}
 }

@@ -40,7 +40,24 @@ supervisor_service_replicas_ready{service="web"} 1
 			t.Error(err)
 		}
 		s.pass(time.Second)
-		s.apply(web("v2", 2))
+		s.behaviour["v2"] = behaviour{rate: 10}
+		s.apply(with(web("v2", 2), canaryOf(10, 30*time.Second, 1, 0)))
+		s.pass(20 * time.Second)
+		want = `
+# HELP supervisor_canary_requests Requests seen since the canary that runs now became ready, by side: new, old.
+# TYPE supervisor_canary_requests gauge
+supervisor_canary_requests{service="web",side="new"} 193
+supervisor_canary_requests{service="web",side="old"} 0
+# HELP supervisor_service_update_phase What the update of a service does (1): starting, proving, canary, draining, returning, paused, waiting. No series: there is none.
+# TYPE supervisor_service_update_phase gauge
+supervisor_service_update_phase{phase="canary",service="web"} 1
+`
+		if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "supervisor_canary_requests", "supervisor_service_update_phase"); err != nil {
+			t.Error(err)
+		}
+		if problems, err := testutil.GatherAndLint(reg); err != nil || len(problems) > 0 {
+			t.Errorf("lint: %v, %v", problems, err)
+		}
 		s.pass(time.Minute)
 		m := s.site.metrics
 		for _, tt := range []struct {

@@ -246,12 +246,14 @@ func parseGRPC(s scalar) (any, error) {
 var canary = &typ{
 	name: "a mapping",
 	keys: []*key{
-		{name: "weight", typ: canaryWeight, required: true, example: "10%", doc: "Its share of the service's requests."},
-		{name: "duration", typ: duration(time.Second), required: true, example: "2m", doc: "For how long."},
+		{name: "weight", typ: canaryWeight, required: true, example: "10%", doc: "Its share of the service's requests, whatever else is under way."},
+		{name: "duration", typ: duration(time.Second), required: true, example: "2m",
+			doc: "For how long, unless it fails before. With too few requests to judge by, it passes if it stays ready so long."},
 		{name: "max_error_ratio", typ: ratio, def: "0.01", example: "0.05",
-			doc: "By how much its share of requests that end with 5xx, or without an answer, may exceed that of the old instances: 0.01 allows 3 % where they have 2 %."},
+			doc: "By how much its share of requests that end with 5xx, or without an answer, may exceed that of the old instances: 0.01 allows 3 % where they have 2 %. " +
+				"It is judged from its third failed request on."},
 		{name: "max_latency_ratio", typ: factor, defDoc: "latency is not judged", example: "1.5",
-			doc: "How many times as long as with the old instances the 95th percentile of the time to the response's header may be."},
+			doc: "How many times as long as with the old instances the 95th percentile of the time to the response's header may be. It is judged from the 50th request of either side on."},
 	},
 }
 
