@@ -25,6 +25,7 @@ import (
 	"mainstay/admin"
 	"mainstay/backup"
 	"mainstay/engine"
+	"mainstay/supervisor"
 	"mainstay/topology"
 )
 
@@ -48,6 +49,7 @@ type Streams struct {
 // Main runs the command that args ask for and returns the exit code. example is the topology that
 // runs where there is no other. Main takes over the process's signals.
 func Main(args []string, streams Streams, example []byte) int {
+	supervisor.Become()
 	c := &cli{Streams: streams, example: example}
 	root := c.root()
 	root.SetArgs(args)

@@ -62,14 +62,14 @@ func (c check) at(s seat) bool {
 }
 
 // check implements host.
-func (m machine) check(ctx context.Context, c check) error {
+func (m *machine) check(ctx context.Context, c check) error {
 	switch {
 	case c.url != "":
 		return get(ctx, c.url, c.host)
 	case c.grpc != "":
 		return askHealth(ctx, c.grpc, c.service)
 	case c.exec != nil:
-		return execute(ctx, *c.exec)
+		return m.execute(ctx, *c.exec)
 	default:
 		if answered, err := knock(c.tcp); answered {
 			return err
@@ -155,7 +155,7 @@ func get(ctx context.Context, address, host string) error {
 }
 
 // execute runs c to its end. Nothing of its group is left afterwards, in time or not.
-func execute(ctx context.Context, c command) error {
+func (m *machine) execute(ctx context.Context, c command) error {
 	var mu sync.Mutex
 	var said []byte
 	c.line = func(_ string, text []byte, _ bool) {
@@ -165,7 +165,7 @@ func execute(ctx context.Context, c command) error {
 			said = append(append(said, text...), '\n')
 		}
 	}
-	p, err := startGroup(c)
+	p, err := m.launch(c)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ func tryCheck(t *testing.T, c check, limit time.Duration) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	if err := (machine{}).check(ctx, c); err != nil {
+	if err := newTestMachine(t).check(ctx, c); err != nil {
 		return err.Error()
 	}
 	return "good"

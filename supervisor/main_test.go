@@ -29,6 +29,7 @@ import (
 const serviceVariable = "MAINSTAY_TEST_SERVICE"
 
 func TestMain(m *testing.M) {
+	Become()
 	if os.Getenv(serviceVariable) != "" {
 		beService(os.Args[1:])
 		return
@@ -149,8 +150,10 @@ func newFleet(t *testing.T) *fleet {
 			t.Errorf("after Empty: %+v", st)
 		}
 		f.seen.Range(func(pid, _ any) bool {
-			if g := (&group{id: pid.(int)}); g.populated() {
-				t.Errorf("process group %d is still there", pid)
+			for _, other := range pids() {
+				if s, ok := readStat(other); ok && s.group == pid.(int) && !s.dead() {
+					t.Errorf("process %d of group %d is still there", other, pid)
+				}
 			}
 			return true
 		})
@@ -271,8 +274,8 @@ func (f *fleet) children(service string) []int {
 
 // alive reports whether a process lives; one that only waits to be reaped does not.
 func alive(pid int) bool {
-	_, state, ok := procStat(strconv.Itoa(pid))
-	return ok && state != 'Z' && state != 'X'
+	s, ok := readStat(pid)
+	return ok && !s.dead()
 }
 
 func write(t *testing.T, path, content string, mode os.FileMode) {
@@ -287,3 +290,15 @@ func write(t *testing.T, path, content string, mode os.FileMode) {
 
 // quietLog returns a logger that writes to w.
 func quietLog(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
+
+// newTestMachine returns this machine after changes, open for the test.
+func newTestMachine(t *testing.T, changes ...func(*machine)) *machine {
+	t.Helper()
+	m := newMachine(slog.New(slog.DiscardHandler))
+	for _, change := range changes {
+		change(m)
+	}
+	m.open()
+	t.Cleanup(m.close)
+	return m
+}

@@ -2,13 +2,11 @@ package supervisor
 
 import (
 	"bytes"
-	"io"
 	"log/slog"
 	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -16,8 +14,7 @@ import (
 )
 
 const (
-	lineLimit  = 16 << 10 // bytes of a line; a longer one is kept in pieces
-	queueLimit = 1 << 20  // bytes that wait for the disk
+	queueLimit = 1 << 20 // bytes that wait for the disk
 	// patience is how long a process may be made to wait for the disk before its lines are dropped: long
 	// enough for a burst to pass into a healthy one.
 	patience = 10 * time.Millisecond
@@ -27,57 +24,6 @@ const (
 
 	recentLines, recentBytes = 100, 64 << 10 // kept in memory for each place
 )
-
-// readLines calls emit with each line of r until it ends. A line that is longer than lineLimit comes in pieces, all but the
-// last one partial; last words without the end of a line are a line. The text is only valid during the call.
-func readLines(r io.Reader, emit func(text []byte, partial bool)) {
-	buf := make([]byte, 1<<10) // most services say little
-	n := 0                     // bytes of buf that hold the beginning of a line
-	for {
-		m, err := r.Read(buf[n:])
-		fresh := n
-		n += m
-		begin := 0
-		for {
-			i := bytes.IndexByte(buf[fresh:n], '\n')
-			if i < 0 {
-				break
-			}
-			emit(bytes.TrimSuffix(buf[begin:fresh+i], []byte("\r")), false)
-			fresh += i + 1
-			begin = fresh
-		}
-		full := n == len(buf)
-		n = copy(buf, buf[begin:n])
-		switch {
-		case full && len(buf) < lineLimit:
-			buf = append(buf, make([]byte, len(buf))...)
-		case n == len(buf):
-			cut := wholeRunes(buf)
-			emit(buf[:cut], true)
-			n = copy(buf, buf[cut:])
-		}
-		if err != nil {
-			if n > 0 {
-				emit(buf[:n], false)
-			}
-			return
-		}
-	}
-}
-
-// wholeRunes returns how much of b to take so that no UTF-8 sequence is cut at the end.
-func wholeRunes(b []byte) int {
-	for i := 1; i < utf8.UTFMax && i < len(b); i++ {
-		if c := b[len(b)-i]; utf8.RuneStart(c) {
-			if c >= utf8.RuneSelf && !utf8.FullRune(b[len(b)-i:]) {
-				return len(b) - i
-			}
-			break
-		}
-	}
-	return len(b)
-}
 
 // A journal is the output of one service: an output for each place that it has ever had, and those who follow it.
 type journal struct {

@@ -27,6 +27,19 @@ type piece struct {
 	Partial bool
 }
 
+// readLines cuts r into lines as a stream does.
+func readLines(r io.Reader, emit func(text []byte, partial bool)) {
+	var l lines
+	for buf := make([]byte, 5<<10); ; {
+		n, err := r.Read(buf)
+		l.add(buf[:n], emit)
+		if err != nil {
+			l.end(false, emit)
+			return
+		}
+	}
+}
+
 func pieces(r io.Reader) []piece {
 	var list []piece
 	readLines(r, func(text []byte, partial bool) { list = append(list, piece{string(text), partial}) })

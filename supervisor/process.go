@@ -172,6 +172,12 @@ func (s seat) command(spec topology.Service, argv []topology.Text) command {
 	return c
 }
 
+// ownVariables are what Mainstay itself may have been told by systemd (systemd.exec(5)) or another Mainstay, about itself alone.
+var ownVariables = []string{
+	"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID",
+	"INVOCATION_ID", "JOURNAL_STREAM", markVariable,
+}
+
 // environment returns Mainstay's own variables, over them what a program can be told about its place, and over those
 // what the file says. Only the names that begin with MAINSTAY_ are not the file's to set.
 func (s seat) environment(spec topology.Service) []string {
@@ -180,8 +186,7 @@ func (s seat) environment(spec topology.Service) []string {
 		name, value, _ := strings.Cut(kv, "=")
 		env[name] = value
 	}
-	// What the one who started Mainstay has to do with Mainstay is not the services' to answer (sd_notify(3), sd_listen_fds(3)).
-	for _, name := range []string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"} {
+	for _, name := range ownVariables {
 		delete(env, name)
 	}
 	if s.port != "" {

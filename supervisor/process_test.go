@@ -138,7 +138,7 @@ func TestProgramThatIsBeingWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := (machine{}).start(command{argv: []string{path, "100"}, line: func(string, []byte, bool) {}}); !errors.Is(err, syscall.ETXTBSY) {
+	if _, err := newTestMachine(t).start(command{argv: []string{path, "100"}, line: func(string, []byte, bool) {}}); !errors.Is(err, syscall.ETXTBSY) {
 		t.Skipf("this kernel does not refuse to run what is written to: %v", err)
 	}
 	f := newFleet(t)

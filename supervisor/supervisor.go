@@ -6,9 +6,9 @@
 // it starts a process, probes it, tells the Router when requests may go to it, ends it, and starts
 // the next after a crash. An instance's life is one State, moved by that goroutine alone.
 //
-// A process (process_linux.go) leads a group of its own. Its exit and the end of its output are
+// A process (tree.go) leads a group of its own. Its exit and the end of its output are
 // separate events, so that a grandchild that keeps the output open delays nothing. Before
-// its place is filled again or a stop is done, nothing of the group is left.
+// its place is filled again or a stop is done, nothing of it and of what it has started is left.
 //
 // Whatever the reason for ending a process, the order is the same: out of the
 // rotation, wait for its requests, stop signal, wait, SIGKILL.
@@ -64,7 +64,7 @@ type Supervisor struct {
 
 // New returns a Supervisor that runs nothing yet.
 func New(log *slog.Logger, reg prometheus.Registerer, router Router) *Supervisor {
-	return newSupervisor(log, reg, router, &machine{log: log})
+	return newSupervisor(log, reg, router, newMachine(log))
 }
 
 func newSupervisor(log *slog.Logger, reg prometheus.Registerer, router Router, host host) *Supervisor {

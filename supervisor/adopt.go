@@ -1,0 +1,78 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// leftoverTime is how long what an ended process left behind has between SIGTERM and SIGKILL when it is found by an adoption.
+const leftoverTime = time.Second
+
+// adopt implements host.
+func (m *machine) adopt(run string, line func(stream string, text []byte, partial bool)) (process, error) {
+	if m.err != nil {
+		return nil, m.err
+	}
+	id, err := readIdentity(run)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errGone // it was never started
+	}
+	if err != nil {
+		return nil, err
+	}
+	if id.Boot != m.boot {
+		return nil, errGone
+	}
+	p := newTree(m)
+	p.identity = id
+	if id.Cgroup != "" {
+		if _, err := os.Stat(id.Cgroup); err == nil {
+			mount, _ := findHierarchy()
+			p.cgroup = &cgroup{mount: mount, dir: id.Cgroup}
+		}
+	}
+	// In this order: the process that has the pid now keeps it while the descriptor is looked through.
+	if id.PID > 1 {
+		p.pidfd, err = unix.PidfdOpen(id.PID, 0)
+		if err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENOSYS) {
+			return nil, fmt.Errorf("open pidfd of %d: %w", id.PID, err)
+		}
+	}
+	s, ok := readStat(id.PID)
+	if !ok || s.start != id.Start {
+		if p.pidfd >= 0 {
+			unix.Close(p.pidfd)
+		}
+		p.clean()
+		return nil, errGone
+	}
+	if p.child = s.parent == os.Getpid(); p.child {
+		m.forked.add(id.PID)
+	}
+	for _, name := range streamNames {
+		fd, err := openFIFO(fifoPath(run, name))
+		if err != nil {
+			m.log.Warn("output of an adopted process lost", "pid", id.PID, "err", err)
+			continue
+		}
+		p.addStream(fd, name, line)
+	}
+	p.begin()
+	return p, nil
+}
+
+// clean ends what a program left behind that ended while nobody looked. Its group is not asked for: the number may long be
+// another's.
+func (p *tree) clean() {
+	ctx, cancel := context.WithTimeout(context.Background(), leftoverTime)
+	defer cancel()
+	p.PID, p.pidfd, p.over = -1, -1, true
+	close(p.quiet)
+	p.sweep(ctx)
+}

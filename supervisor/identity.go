@@ -1,0 +1,133 @@
+package supervisor
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// markVariable is in the environment of every process that Mainstay starts, and so in that of its descendants. It tells whose
+// they are when they have left their group and their session.
+const markVariable = "MAINSTAY_PROCESS"
+
+// An identity is which process of all times this is: a pid alone will be another's one day.
+type identity struct {
+	PID    int    `json:"pid"`     // 0: it was about to be started
+	Start  uint64 `json:"start"`   // in clock ticks since the machine started (proc_pid_stat(5), starttime)
+	Boot   string `json:"boot_id"` // of the machine's run (proc_sys_kernel(5), boot_id)
+	Mark   string `json:"mark"`    // the value of markVariable
+	Cgroup string `json:"cgroup"`  // its directory; empty: none
+}
+
+func newMark() string {
+	var b [8]byte
+	rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+func bootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+func identityPath(run string) string { return filepath.Join(run, "process.json") }
+
+// write keeps the identity in run. It may be lost when the machine goes down, as the process is too.
+func (id identity) write(run string) error {
+	b, err := json.Marshal(id)
+	if err != nil {
+		return err
+	}
+	path := identityPath(run)
+	if err := os.WriteFile(path+".new", append(b, '\n'), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+func readIdentity(run string) (identity, error) {
+	b, err := os.ReadFile(identityPath(run))
+	if err != nil {
+		return identity{}, err
+	}
+	var id identity
+	if err := json.Unmarshal(b, &id); err != nil {
+		return identity{}, fmt.Errorf("read %s: %w", identityPath(run), err)
+	}
+	return id, nil
+}
+
+// stat is what proc_pid_stat(5) tells of a process.
+type stat struct {
+	pid, parent, group int
+	state              byte
+	start              uint64
+}
+
+// dead reports whether the process has ended and only waits for its parent to ask how.
+func (s stat) dead() bool { return s.state == 'Z' || s.state == 'X' }
+
+// readStat reads the stat of a process. The name in it may hold anything, so the fields are looked for after its last
+// parenthesis.
+func readStat(pid int) (stat, bool) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return stat{}, false
+	}
+	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	if len(fields) < 20 {
+		return stat{}, false
+	}
+	s := stat{pid: pid, state: fields[0][0]}
+	var errs [3]error
+	s.parent, errs[0] = strconv.Atoi(string(fields[1]))
+	s.group, errs[1] = strconv.Atoi(string(fields[2]))
+	s.start, errs[2] = strconv.ParseUint(string(fields[19]), 10, 64)
+	return s, errors.Join(errs[:]...) == nil
+}
+
+// readMark returns the mark in the environment of a process; empty if there is none or it may not be read.
+func readMark(pid int) string {
+	env, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+	if err != nil {
+		return ""
+	}
+	for len(env) > 0 {
+		var kv []byte
+		kv, env, _ = bytes.Cut(env, []byte{0})
+		if mark, ok := bytes.CutPrefix(kv, []byte(markVariable+"=")); ok {
+			return string(mark)
+		}
+	}
+	return ""
+}
+
+// signalProcess sends sig to the process that s is of, and to no other that has its pid now.
+func signalProcess(s stat, sig unix.Signal) {
+	fd, err := unix.PidfdOpen(s.pid, 0)
+	if errors.Is(err, unix.ENOSYS) {
+		if now, ok := readStat(s.pid); ok && now.start == s.start {
+			unix.Kill(s.pid, sig)
+		}
+		return
+	}
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	if now, ok := readStat(s.pid); ok && now.start == s.start {
+		unix.PidfdSendSignal(fd, sig, nil, 0)
+	}
+}
