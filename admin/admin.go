@@ -41,6 +41,7 @@ type Rooms struct {
 	Supervisor interface {
 		Status() []supervisor.ServiceStatus
 		Logs(ctx context.Context, q supervisor.LogQuery, emit func(supervisor.LogLine) error) error
+		Trigger(job string) (supervisor.Run, error)
 	}
 	Proxy interface {
 		Status() proxy.Status

@@ -45,6 +45,13 @@ type (
 
 func (f *fakeSupervisor) Status() []supervisor.ServiceStatus { return f.services }
 
+func (f *fakeSupervisor) Trigger(job string) (supervisor.Run, error) {
+	if job != "report" {
+		return supervisor.Run{}, errors.New("trigger " + job + ": it is no job")
+	}
+	return supervisor.Run{Reason: supervisor.RunTriggered, Result: supervisor.RunRunning}, nil
+}
+
 func (f *fakeSupervisor) Logs(ctx context.Context, q supervisor.LogQuery, emit func(supervisor.LogLine) error) error {
 	if f.query != nil {
 		f.query <- q

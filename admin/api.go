@@ -43,6 +43,12 @@ type Plan struct {
 	Warnings   topology.Problems `json:"warnings,omitempty"`
 }
 
+// A Triggered tells which run of a job was asked for: in the job's status, the one that was due then.
+type Triggered struct {
+	Service string         `json:"service"`
+	Run     supervisor.Run `json:"run"`
+}
+
 // An Overridden tells how a service now differs from the file.
 type Overridden struct {
 	Service  string `json:"service"`
@@ -205,6 +211,22 @@ func (a *api) overrideService(r *http.Request, service string, o engine.Override
 		return nil, asError(err, CodeRefused)
 	}
 	return Overridden{Service: service, Override: a.engine.Status().Overrides[service]}, nil
+}
+
+// trigger has a job run now.
+func (a *api) trigger(w http.ResponseWriter, r *http.Request) (any, error) {
+	var q serviceRequest
+	if err := decode(w, r, &q); err != nil {
+		return nil, err
+	}
+	if _, ok := a.engine.Topology().Services[q.Service]; !ok {
+		return nil, newError(CodeNotFound, "no service %q", q.Service)
+	}
+	run, err := a.admin.rooms.Supervisor.Trigger(q.Service)
+	if err != nil {
+		return nil, asError(err, CodeRefused)
+	}
+	return Triggered{Service: q.Service, Run: run}, nil
 }
 
 // A backupRequest names the backup to run.

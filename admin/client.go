@@ -91,6 +91,11 @@ func (c *Client) Scale(ctx context.Context, service string, replicas int) (*Over
 	return ask[Overridden](ctx, c, "POST", "/v1/scale", scaleRequest{service, &replicas})
 }
 
+// Trigger has a job run now.
+func (c *Client) Trigger(ctx context.Context, job string) (*Triggered, error) {
+	return ask[Triggered](ctx, c, "POST", "/v1/trigger", serviceRequest{job})
+}
+
 // Backup has a snapshot taken and waits for it.
 func (c *Client) Backup(ctx context.Context, name string) (*backup.Snapshot, error) {
 	return ask[backup.Snapshot](ctx, c, "POST", "/v1/backup/now", backupRequest{name})

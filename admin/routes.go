@@ -27,6 +27,7 @@ func (a *api) routes() []route {
 		{"POST", "/v1/stop", answer(a.stop)},             // {"service": "web"}
 		{"POST", "/v1/start", answer(a.start)},           // {"service": "web"}
 		{"POST", "/v1/scale", answer(a.scale)},           // {"service": "web", "replicas": 3}
+		{"POST", "/v1/trigger", answer(a.trigger)},       // {"service": "report"}
 		{"POST", "/v1/backup/now", answer(a.takeBackup)}, // {"backup": "orders"}
 	}
 }

@@ -102,7 +102,7 @@ between them, snapshots their data, and follows the file as it changes.`,
 	)
 	for _, command := range []*cobra.Command{
 		c.runCommand(), c.validateCommand(), c.planCommand(), c.reloadCommand(), c.rollbackCommand(), c.generationsCommand(), c.statusCommand(), c.logsCommand(),
-		c.startCommand(), c.stopCommand(), c.restartCommand(), c.scaleCommand(),
+		c.startCommand(), c.stopCommand(), c.restartCommand(), c.scaleCommand(), c.triggerCommand(),
 	} {
 		command.GroupID = "fleet"
 		root.AddCommand(command)

@@ -86,7 +86,7 @@ func (c *cli) showStatus(w io.Writer, s *admin.Status) error {
 	}
 	printBanners(w, s)
 	fmt.Fprintf(w, "%s  generation %d for %s  %s\n", s.Name, s.Generation, age(s.Since), strings.Join(s.Files, " "))
-	for _, t := range []*table{servicesTable(s), proxyTable(s), routesTable(s), busTable(s), backupsTable(s)} {
+	for _, t := range []*table{servicesTable(s), jobsTable(s), proxyTable(s), routesTable(s), busTable(s), backupsTable(s)} {
 		if len(t.rows) == 0 {
 			continue
 		}
@@ -133,6 +133,9 @@ func servicesTable(s *admin.Status) *table {
 	t := newTable("SERVICE", "STATE", "READY", "INSTANCE", "STATE", "FOR", "PID", "ADDRESS", "REQUESTS", "RESTARTS")
 	for _, service := range s.Services {
 		name, state, ready := service.Name, service.State, fmt.Sprintf("%d/%d", service.Ready, service.Desired)
+		if service.Job != nil && service.Desired == 0 {
+			ready = "-"
+		}
 		if len(service.Instances) == 0 {
 			t.row(name, state, ready, "-", "-", "-", "-", "-", "-", "-")
 		}

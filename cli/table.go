@@ -79,11 +79,11 @@ func colours(w io.Writer) bool {
 func colourState(cell string) string {
 	colour := ""
 	switch cell {
-	case "ready", "completed", "idle", "admitted":
+	case "ready", "completed", "scheduled", "succeeded", "idle", "admitted":
 		colour = "32" // green
 	case "pending", "starting", "updating", "draining", "stopping", "waiting", "running", "degraded":
 		colour = "33" // yellow
-	case "failed", "ejected":
+	case "failed", "timed-out", "ejected":
 		colour = "31" // red
 	default:
 		return cell

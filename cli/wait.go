@@ -91,7 +91,8 @@ func progress(services []supervisor.ServiceStatus) (waiting, failed []string) {
 			says += ": " + s.Reason
 		}
 		switch {
-		case s.State == supervisor.ServiceReady, s.State == supervisor.ServiceCompleted, s.State == supervisor.ServiceStopped:
+		case s.State == supervisor.ServiceReady, s.State == supervisor.ServiceCompleted, s.State == supervisor.ServiceStopped,
+			s.State == supervisor.ServiceScheduled, s.State == supervisor.ServiceRunning:
 		case s.State == supervisor.ServiceFailed, s.State == supervisor.ServiceDegraded && !underWay(s):
 			failed = append(failed, says)
 		default:

@@ -82,6 +82,9 @@ func (v override) with(o Override, s topology.Service) (override, error) {
 	if o.Restart {
 		v.Epoch++
 	}
+	if o.Restart && s.Schedule != nil {
+		return override{}, errors.New("it is a job, which runs when it is due; trigger runs it now")
+	}
 	if o.Restart && v.Stopped {
 		return override{}, errors.New("it is stopped, there is nothing to restart; start it")
 	}
@@ -102,6 +105,8 @@ func (v override) check(s topology.Service) error {
 		return fmt.Errorf("%d replicas: there cannot be fewer than none", *v.Replicas)
 	case *v.Replicas > maxReplicas:
 		return fmt.Errorf("%d replicas: the most is %d", *v.Replicas, maxReplicas)
+	case *v.Replicas != 1 && s.Schedule != nil:
+		return fmt.Errorf("%d replicas: it is a job, of which there is one run at a time", *v.Replicas)
 	case *v.Replicas > 1 && s.Port > 0:
 		return fmt.Errorf("%d replicas: only one instance can listen on its fixed port %d; with port: auto each is given its own",
 			*v.Replicas, s.Port)

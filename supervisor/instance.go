@@ -264,7 +264,8 @@ func (i *instance) run() {
 			return
 		}
 		restart := i.spec().Restart
-		if p != nil && (restart.Policy == topology.RestartNever || end.clean && restart.Policy == topology.RestartOnFailure) {
+		over := restart.Policy == topology.RestartNever || end.clean && restart.Policy == topology.RestartOnFailure
+		if over && (p != nil || i.spec().Schedule != nil) { // a run of a job is over when its program cannot be started
 			i.conclude(p, end)
 			i.leave(p, i.spec().StopGracePeriod)
 			if end.clean {
@@ -293,6 +294,9 @@ func (i *instance) run() {
 
 // conclude notes how the instance ended, for as long as its service stays as it is.
 func (i *instance) conclude(p *tenancy, end ending) {
+	if p == nil {
+		return
+	}
 	i.concluded = p.run
 	p.run.note(func(r *record) {
 		r.Outcome = outcomeCompleted

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
@@ -14,6 +15,7 @@ type metrics struct {
 	updates       *prometheus.CounterVec // by service, result
 	canaries      *prometheus.CounterVec // by service, result
 	dropped       *prometheus.CounterVec // by service
+	jobRuns       *prometheus.CounterVec // by service, result
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -28,14 +30,20 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		updates:       counter("updates_total", "Updates of a service, by result: completed, given_up, paused, superseded.", "result"),
 		canaries:      counter("canaries_total", "First instances of an update that were judged by their requests, by result: passed, failed.", "result"),
 		dropped:       counter("output_lines_dropped_total", "Lines of output that could not be kept because the disk was full, failing or too slow."),
+		jobRuns:       counter("job_runs_total", "Runs of a job, by result: succeeded, failed, timed-out, replaced, stopped, unknown; and times at which it did not run: skipped, missed.", "result"),
 	}
 }
 
 // forget ends the series of a service that is no more.
 func (m *metrics) forget(service string) {
-	for _, v := range []*prometheus.CounterVec{m.restarts, m.spawnFailures, m.probeFailures, m.updates, m.canaries, m.dropped} {
+	for _, v := range []*prometheus.CounterVec{m.restarts, m.spawnFailures, m.probeFailures, m.updates, m.canaries, m.dropped, m.jobRuns} {
 		v.DeletePartialMatch(prometheus.Labels{"service": service})
 	}
+}
+
+// ran counts what became of a run of a job, or of a time for one.
+func (m *metrics) ran(service string, r RunResult) {
+	m.jobRuns.WithLabelValues(service, string(r)).Inc()
 }
 
 // gauges collects what Status tells.
@@ -44,6 +52,8 @@ type gauges struct{ status func() []ServiceStatus }
 var (
 	desiredDesc = prometheus.NewDesc("supervisor_service_replicas_desired", "Instances that the topology asks for.", []string{"service"}, nil)
 	readyDesc   = prometheus.NewDesc("supervisor_service_replicas_ready", "Instances that are ready.", []string{"service"}, nil)
+	nextDesc    = prometheus.NewDesc("supervisor_job_next_run_timestamp_seconds", "When the job is due next.", []string{"service"}, nil)
+	successDesc = prometheus.NewDesc("supervisor_job_last_success_timestamp_seconds", "When a run of the job last succeeded.", []string{"service"}, nil)
 	upDesc      = prometheus.NewDesc("supervisor_instance_up", "Whether the instance is ready (1) or not (0).", []string{"service", "replica"}, nil)
 	phaseDesc   = prometheus.NewDesc("supervisor_service_update_phase", "What the update of a service does (1): starting, proving, canary, draining, returning, paused, waiting. No series: there is none.", []string{"service", "phase"}, nil)
 	sideLabels  = []string{"service", "side"}
@@ -61,6 +71,8 @@ func (g gauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- canaryDesc
 	ch <- errorsDesc
 	ch <- latencyDesc
+	ch <- nextDesc
+	ch <- successDesc
 }
 
 // Collect implements prometheus.Collector.
@@ -71,6 +83,15 @@ func (g gauges) Collect(ch chan<- prometheus.Metric) {
 	for _, s := range g.status() {
 		gauge(desiredDesc, float64(s.Desired), s.Name)
 		gauge(readyDesc, float64(s.Ready), s.Name)
+		if j := s.Job; j != nil {
+			moment := func(desc *prometheus.Desc, t time.Time) {
+				if !t.IsZero() {
+					gauge(desc, float64(t.UnixMilli())/1e3, s.Name)
+				}
+			}
+			moment(nextDesc, j.Next)
+			moment(successDesc, j.LastSuccess)
+		}
 		up := map[int]float64{} // while one instance replaces another, either will do
 		for _, i := range s.Instances {
 			up[i.Replica] += 0

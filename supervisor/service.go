@@ -19,15 +19,17 @@ import (
 // An update puts the target's instances on trial, a few at a time; see try in place.go. When one fails, the target becomes again what
 // ran before, and the same way leads back.
 type service struct {
-	name    string
-	site    *site
-	log     *slog.Logger
-	journal *journal
+	name     string
+	site     *site
+	log      *slog.Logger
+	journal  *journal
+	stateDir string // empty: nothing outlives Mainstay
 
-	wake  chan struct{} // something may be different
-	force context.Context
-	kill  context.CancelFunc
-	done  chan struct{} // closed when nothing of it is left
+	wake     chan struct{} // something may be different
+	triggers chan trigger
+	force    context.Context
+	kill     context.CancelFunc
+	done     chan struct{} // closed when nothing of it is left
 
 	mu    sync.Mutex
 	inbox *version // the newest specification, until the goroutine takes it
@@ -53,6 +55,8 @@ type service struct {
 	phase     string           // what an update does; empty: there is none
 	phased    time.Time        // since when
 	started   bool             // a process has been started, ever
+	job       *job             // nil: it is none
+	asked     []trigger        // not answered yet
 }
 
 // startService starts a service. It goes on with what was found of a former Mainstay's.
@@ -66,8 +70,11 @@ func startService(site *site, stateDir string, v version, found []*run) *service
 		journal: newJournal(name, stateDir, log, site.metrics.dropped.WithLabelValues(name)),
 		wake:    make(chan struct{}, 1),
 		done:    make(chan struct{}),
-		view:    view{desired: desired(v.spec)},
-		places:  map[int]*place{},
+
+		stateDir: stateDir,
+		triggers: make(chan trigger),
+		view:     view{desired: desired(v.spec)},
+		places:   map[int]*place{},
 	}
 	s.force, s.kill = context.WithCancel(context.Background())
 	s.apply(v)
@@ -170,15 +177,17 @@ func (s *service) run() {
 
 // sleep returns when something may be different, at the latest after d unless it is 0.
 func (s *service) sleep(d time.Duration) {
-	if d == 0 {
-		<-s.wake
-		return
+	var over <-chan time.Time
+	if d != 0 {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		over = t.C
 	}
-	t := time.NewTimer(d)
-	defer t.Stop()
 	select {
 	case <-s.wake:
-	case <-t.C:
+	case t := <-s.triggers:
+		s.asked = append(s.asked, t)
+	case <-over:
 	}
 }
 
@@ -269,6 +278,10 @@ func (s *service) shape() topology.Service {
 
 // reconcile does what can be done now, and returns after how long it should look again even if nothing happens; 0: never.
 func (s *service) reconcile(now time.Time) (look time.Duration) {
+	if s.isJob() {
+		return s.turn()
+	}
+	s.answer(errNoJob)
 	s.layOut()
 	for _, p := range s.sorted() {
 		p.clear()
@@ -416,6 +429,9 @@ func (s *service) publish(seen int) {
 	}
 	f.started = s.started
 	f.completed = trouble == "" && v.desired > 0 && completed == v.desired
+	if s.job != nil {
+		s.publishJob(&v, &f)
+	}
 	s.mu.Lock()
 	s.view = v
 	s.mu.Unlock()

@@ -26,7 +26,7 @@ const (
 func (s State) mayBecome(next State) bool {
 	switch s {
 	case StatePending:
-		return next == StateStarting || next == StateWaiting || next == StateStopped
+		return next == StateStarting || next == StateWaiting || next == StateStopped || next == StateFailed
 	case StateStarting, StateReady:
 		return next != StatePending
 	case StateDraining:
@@ -49,10 +49,11 @@ type ServiceStatus struct {
 	Name      string           `json:"name"`
 	Desired   int              `json:"desired"`
 	Ready     int              `json:"ready"`
-	State     string           `json:"state"`            // ready, starting, updating, degraded, failed, stopped, completed
+	State     string           `json:"state"`            // ready, starting, updating, degraded, failed, stopped, completed; of a job: scheduled, running, stopped
 	Reason    string           `json:"reason,omitempty"` // why it is not ready: last probe answer, exit cause, last lines of output
 	Instances []InstanceStatus `json:"instances"`
 	Update    *UpdateStatus    `json:"update,omitempty"` // nil: none is under way or paused
+	Job       *JobStatus       `json:"job,omitempty"`    // nil: it has no schedule
 }
 
 // The values of ServiceStatus.State.
@@ -64,6 +65,8 @@ const (
 	ServiceFailed    = "failed"    // no instance runs, and none will be started
 	ServiceStopped   = "stopped"   // no instance is wanted
 	ServiceCompleted = "completed" // a one-shot that ended with exit status 0
+	ServiceScheduled = "scheduled" // a job between two runs; the reason is why the last one failed
+	ServiceRunning   = "running"   // a job in the middle of a run
 )
 
 // An UpdateStatus is how far the replacement of a service's instances has come.
@@ -140,13 +143,14 @@ type view struct {
 	updating bool   // instances are being replaced
 	trouble  string // how the last update has failed
 	update   *UpdateStatus
+	job      *JobStatus // nil: it is none
 	holding  []*instance
 	leaving  []*instance
 }
 
 // summarize says how a service with v is doing when its instances, by place, are doing as holding and leaving say.
 func summarize(name string, v view, holding, leaving []InstanceStatus) ServiceStatus {
-	st := ServiceStatus{Name: name, Desired: v.desired, Update: v.update}
+	st := ServiceStatus{Name: name, Desired: v.desired, Update: v.update, Job: v.job}
 	count := map[State]int{}
 	for _, i := range holding {
 		count[i.State]++
@@ -159,6 +163,8 @@ func summarize(name string, v view, holding, leaving []InstanceStatus) ServiceSt
 		return i.State == StateWaiting || i.Restarts > 0 && i.State != StateReady
 	})
 	switch {
+	case v.job != nil && !v.updating:
+		st.State, st.Reason = v.job.state(st.Reason)
 	case v.desired == 0:
 		st.State, st.Reason, st.Update = ServiceStopped, "", nil
 	case v.trouble != "":

@@ -31,6 +31,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"mainstay/schedule"
 	"mainstay/topology"
 )
 
@@ -77,6 +78,7 @@ func newSupervisor(log *slog.Logger, reg prometheus.Registerer, router Router, h
 		board:   newBoard(),
 		metrics: newMetrics(reg),
 		spread:  func(d time.Duration) time.Duration { return rand.N(d + 1) },
+		clock:   schedule.System(),
 
 		suspended: make(chan struct{}),
 	}
@@ -241,6 +243,7 @@ type site struct {
 	admits  atomic.Uint64                       // how often an instance was admitted
 	spread  func(d time.Duration) time.Duration // some part of d, each time another
 	runs    *runs                               // nil: nothing outlives Mainstay
+	clock   schedule.Clock
 
 	suspended chan struct{} // closed when processes are to be let go
 }

@@ -151,15 +151,17 @@ func (s *service) versionOf(r *run) version {
 	return v
 }
 
+// endedUnseen is why a process has failed of which nobody knows how it ended.
+const endedUnseen = "it ended while Mainstay was not running, so its exit status is unknown"
+
 // remember draws the conclusion from a process that has ended: one that is not started again has filled its place for good, and any
 // other leaves it to the next.
 func (s *service) remember(p *place, one *survivor) {
 	never := s.target.spec.Restart.Policy == topology.RestartNever
 	switch wanted := !one.Leaving && p.current == nil && one.Recipe.of(s.target.spec); {
 	case wanted && one.Outcome == "" && never:
-		const why = "it ended while Mainstay was not running, so its exit status is unknown"
-		one.note(func(r *record) { r.Outcome, r.Why = outcomeFailed, why })
-		s.log.Error("instance failed", "instance", instanceID(s.name, p.replica), "why", why)
+		one.note(func(r *record) { r.Outcome, r.Why = outcomeFailed, endedUnseen })
+		s.log.Error("instance failed", "instance", instanceID(s.name, p.replica), "why", endedUnseen)
 		fallthrough
 	case wanted && one.Outcome != "":
 		p.current = s.conclude(p, one.run)
