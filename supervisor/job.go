@@ -18,6 +18,7 @@ import (
 type job struct {
 	ledger ledger
 	clock  schedule.Clock
+	now    schedule.Moment  // of this turn
 	ticker *schedule.Ticker // nil: the job is stopped
 
 	run      *Run      // under way; nil: none
@@ -75,6 +76,7 @@ func (s *service) turn() (look time.Duration) {
 		s.job = s.newJob()
 	}
 	j, now := s.job, s.job.clock()
+	j.now = now
 	runs := s.want.Schedule != nil && !s.want.Stopped
 	s.reached = s.target.revision // a job is never in the middle of an update
 
@@ -212,28 +214,44 @@ func (s *service) underWaySince() string {
 	return s.job.run.Started.Format(time.TimeOnly)
 }
 
-// answer answers all who have asked for a run: with err, if it is not nil.
+// answer decides for all who have asked for a run: nothing comes of it if err says why. They are told by tell.
 func (s *service) answer(err error) {
 	for _, t := range s.asked {
+		r, err := Run{}, err
+		if err == nil {
+			r, err = s.triggered()
+		}
 		if err != nil {
-			t.answer <- triggered{err: fmt.Errorf("trigger %s: %w", s.name, err)}
-			continue
+			err = fmt.Errorf("trigger %s: %w", s.name, err)
 		}
-		r := Run{Due: s.job.clock().Wall, Reason: RunTriggered, Result: RunRunning}
-		if s.job.run != nil {
-			r.Result = RunQueued
-		}
-		queued := s.job.queued
-		if err := s.due(r); err != nil {
-			t.answer <- triggered{err: fmt.Errorf("trigger %s: %w", s.name, err)}
-			continue
-		}
-		if queued != nil && s.job.queued == queued { // it is the one that waits already
-			r.Due = queued.Due
-		}
-		t.answer <- triggered{run: r}
+		s.answers = append(s.answers, func() { t.answer <- triggered{r, err} })
 	}
 	s.asked = nil
+}
+
+// triggered has a run begin, and returns it.
+func (s *service) triggered() (Run, error) {
+	j := s.job
+	r := Run{Due: j.now.Wall, Reason: RunTriggered, Result: RunRunning}
+	if j.run != nil || j.queued != nil {
+		r.Result = RunQueued
+	}
+	waits := j.queued
+	if err := s.due(r); err != nil {
+		return Run{}, err
+	}
+	if waits != nil && j.queued == waits { // it is the one that waits already
+		r.Due = waits.Due
+	}
+	return r, nil
+}
+
+// tell tells those who have asked for a run what has been decided. Status shows it by then.
+func (s *service) tell() {
+	for _, answer := range s.answers {
+		answer()
+	}
+	s.answers = nil
 }
 
 // begin begins a run.

@@ -56,7 +56,8 @@ type service struct {
 	phased    time.Time        // since when
 	started   bool             // a process has been started, ever
 	job       *job             // nil: it is none
-	asked     []trigger        // not answered yet
+	asked     []trigger        // for runs
+	answers   []func()         // to those who have asked
 }
 
 // startService starts a service. It goes on with what was found of a former Mainstay's.
@@ -168,6 +169,7 @@ func (s *service) run() {
 		}
 		look := s.reconcile(time.Now())
 		s.publish(seen)
+		s.tell()
 		if ended && len(s.places) == 0 {
 			return
 		}
