@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"reflect"
@@ -90,7 +91,7 @@ func (l life) due(deadline time.Duration) time.Time {
 
 // ending is how a process came to its end, or why there was none.
 type ending struct {
-	cause string // for metrics: exit, spawn, liveness, startup
+	cause string // for metrics: exit, oom, spawn, liveness, startup, port
 	why   string // for people
 	clean bool   // it exited by itself with status 0
 	ran   time.Duration
@@ -405,7 +406,11 @@ func (i *instance) live() (*tenancy, ending) {
 			}
 		case v := <-w.probes.verdicts:
 			if why := w.hear(v); why != "" {
-				return i.giveUp(w, v.probe, why)
+				cause := v.probe
+				if errors.As(v.answer, new(foreign)) {
+					cause = "port"
+				}
+				return i.giveUp(w, cause, why)
 			}
 		}
 	}

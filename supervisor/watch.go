@@ -66,11 +66,19 @@ func (w *watch) prober(name string, spec *topology.Probe, healthy bool) prober {
 		check := w.tenant.seat.checkOf(*w.spec, spec)
 		pr.ask = func(ctx context.Context) error { return w.site.host.check(ctx, check) }
 		if w.tenant.port != 0 && check.at(w.tenant.seat) {
-			pr.verify = func() error { return w.site.host.owns(w.tenant.process, w.tenant.port) }
+			pr.verify = func() error {
+				if err := w.site.host.owns(w.tenant.process, w.tenant.port); err != nil {
+					return foreign{err}
+				}
+				return nil
+			}
 		}
 	}
 	return pr
 }
+
+// foreign says that another program has answered.
+type foreign struct{ error }
 
 // errDeaf says that a process was started before its probes were by notification.
 var errDeaf = errors.New("it was not given a notification socket")
@@ -129,11 +137,17 @@ func (w *watch) reconsider() {
 }
 
 // hear acts on a verdict. It returns why the process is to be given up, if it is.
+//
+// A process whose port another program has taken cannot serve there. If the port was ours to choose, the next process is given another.
 func (w *watch) hear(v verdict) string {
 	if v.answer != nil {
 		w.site.metrics.probeFailures.WithLabelValues(w.service, v.probe).Inc()
 	}
 	failed := func() string { return fmt.Sprintf("%s probe failed: %v", v.probe, v.answer) }
+	var other foreign
+	if errors.As(v.answer, &other) && w.spec.Port == topology.PortAuto && v.failures >= max(w.patience(v.probe), 1) {
+		return failed()
+	}
 	switch v.probe {
 	case "startup":
 		switch {
@@ -166,6 +180,18 @@ func (w *watch) hear(v verdict) string {
 		}
 	}
 	return ""
+}
+
+// patience returns how many failures in a row count of a probe.
+func (w *watch) patience(probe string) int {
+	p := w.spec.Probes.Readiness
+	if probe == "startup" {
+		p = w.spec.Probes.Startup
+	}
+	if p == nil {
+		return 1
+	}
+	return p.FailureThreshold
 }
 
 // ready lets requests go to the process.
