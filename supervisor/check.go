@@ -29,7 +29,7 @@ type check struct {
 
 // checkOf resolves p for the process of spec's service in s.
 func (s seat) checkOf(spec topology.Service, p *topology.Probe) check {
-	s.notify = "" // a probe is not the process
+	s.notify, s.socket = "", false // a probe is not the process
 	expand := s.expander()
 	switch {
 	case p.HTTPGet != nil:

@@ -55,6 +55,9 @@ type instance struct {
 	words   *utterances // of the last process; nil: there was none
 	share   float64     // percent of the service's requests that it is to get; 0: as many as any other
 
+	// The goroutine's own, and the place's when it is done.
+	socket *socket // that its processes are given; nil: none
+
 	// The goroutine's own.
 	outputs   []<-chan struct{} // each closed when the output of one process has ended
 	inherited *tenancy          // from a former run, to begin with; nil: none
@@ -104,6 +107,7 @@ func startInstance(site *site, v version, p *place, output *output, share float6
 	i := newInstance(site, v, p, output, force, changed)
 	i.share = share
 	i.life.restarts, p.restarts = p.restarts, 0
+	i.socket = p.takeSocket()
 	go i.run()
 	return i
 }

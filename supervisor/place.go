@@ -22,7 +22,8 @@ type place struct {
 	pause   backoff   // between its tries
 	again   time.Time // when it is tried next; zero: it is not
 
-	restarts int // that the place's next instance begins with
+	socket   *socket // of the instance before; nil: none
+	restarts int     // that the place's next instance begins with
 }
 
 // clear forgets instances that are gone.
@@ -33,6 +34,7 @@ func (p *place) clear() {
 			left = append(left, i)
 		} else {
 			i.forget()
+			p.keepSocket(i)
 		}
 	}
 	p.leaving = left

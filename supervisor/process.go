@@ -32,6 +32,10 @@ type host interface {
 	check(ctx context.Context, c check) error
 	// notify opens a socket at name, which begins with an @, for what a process tells of itself.
 	notify(name string) (notifySocket, error)
+	// bind returns a socket that listens on the port of this machine, for a command.
+	bind(port int) (*os.File, error)
+	// bound returns the socket of the port that p, an adopted process, was given.
+	bound(p process, port int) (*os.File, error)
 	// owns returns nil if it is p, or something that p started, that listens on the port of this machine, or if that cannot
 	// be told. The error names the program that does.
 	owns(p process, port int) error
@@ -136,6 +140,7 @@ type seat struct {
 	generation int
 	host, port string // empty for a worker
 	notify     string // where the process tells of itself; empty: nowhere
+	socket     bool   // it is given a listening socket
 }
 
 func (s seat) address() string {
@@ -205,6 +210,9 @@ func (s seat) environment(spec topology.Service) []string {
 		if l := spec.Probes.Liveness; l != nil && l.Notify {
 			env["WATCHDOG_USEC"] = strconv.FormatInt(l.Period.Microseconds(), 10)
 		}
+	}
+	if s.socket {
+		env["LISTEN_FDNAMES"] = s.service
 	}
 	env["MAINSTAY_SERVICE"] = s.service
 	env["MAINSTAY_REPLICA"] = strconv.Itoa(s.replica)

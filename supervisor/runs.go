@@ -38,6 +38,7 @@ type record struct {
 	Ready      time.Time `json:"ready,omitzero"`   // since when it has been ready; zero: it is not
 	Leaving    bool      `json:"leaving"`          // it was told to stop
 	Notify     string    `json:"notify,omitempty"` // where it tells of itself; empty: nowhere
+	Socket     bool      `json:"socket,omitempty"` // it was given a listening socket
 	Said       phase     `json:"said,omitempty"`   // what it has told of its life
 	Outcome    outcome   `json:"outcome,omitempty"`
 	Why        string    `json:"why,omitempty"` // of a failure

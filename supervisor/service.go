@@ -288,6 +288,7 @@ func (s *service) reconcile(now time.Time) (look time.Duration) {
 	for _, p := range s.sorted() {
 		p.clear()
 		if p.retired && p.empty() {
+			p.takeSocket().close()
 			delete(s.places, p.replica)
 		}
 	}

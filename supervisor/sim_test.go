@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -302,6 +303,12 @@ func (s *simulation) adopt(run string, _ func(string, []byte, bool)) (process, e
 	s.record(time.Now(), "adopt %s", found.name)
 	return found.held(), nil
 }
+
+// bind implements host.
+func (s *simulation) bind(int) (*os.File, error) { return os.Open(os.DevNull) }
+
+// bound implements host.
+func (s *simulation) bound(process, int) (*os.File, error) { return os.Open(os.DevNull) }
 
 // notify implements host.
 func (s *simulation) notify(name string) (notifySocket, error) { return &ear{s, name}, nil }

@@ -203,6 +203,14 @@ func (i *instance) inherit(t *tenancy) {
 		}
 		i.hearken(t)
 	}
+	if t.run.Socket {
+		file, err := i.site.host.bound(t.process, t.port)
+		if err != nil {
+			i.log.Warn("connections will not wait when the instance restarts", "err", err)
+		} else {
+			i.socket = &socket{port: t.port, file: file, ports: i.site.ports}
+		}
+	}
 	i.update(func(l *life) {
 		l.pid, l.address, l.launched, l.restarts = t.pid(), t.seat.address(), t.started, t.run.Restarts
 	})

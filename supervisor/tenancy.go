@@ -50,9 +50,14 @@ func (i *instance) settle() (*tenancy, error) {
 		p.process = newRemote()
 		p.seat.host, p.seat.port, _ = net.SplitHostPort(i.upstream.Address)
 	} else {
-		if err := i.takePort(p, v.spec.Port); err != nil {
+		if err := i.takePort(p, v.spec); err != nil {
 			return nil, err
 		}
+		if err := i.listenOn(p, v.spec); err != nil {
+			i.givePort(p)
+			return nil, err
+		}
+		p.seat.socket = i.socket != nil
 		if v.spec.Probes.Told() != (topology.Probes{}) {
 			p.seat.notify = "@mainstay/" + rand.Text()
 			if err := i.listen(p); err != nil {
@@ -64,9 +69,12 @@ func (i *instance) settle() (*tenancy, error) {
 		p.run = i.site.runs.open(record{
 			Service: i.service, Replica: i.replica, Port: p.port, Generation: v.generation,
 			Recipe: digestOf(v.spec), Keep: keepOf(v.spec), Restarts: i.now().restarts, Started: time.Now(),
-			Notify: p.seat.notify,
+			Notify: p.seat.notify, Socket: p.seat.socket,
 		})
 		c.run = p.run.path()
+		if i.socket != nil {
+			c.socket = i.socket.file
+		}
 		c.line = func(stream string, text []byte, partial bool) {
 			p.words.add(text)
 			i.output.add(stream, text, partial)
@@ -144,10 +152,17 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-func (i *instance) takePort(p *tenancy, port topology.Port) (err error) {
+func (i *instance) takePort(p *tenancy, spec topology.Service) (err error) {
+	port := spec.Port
+	if i.socket != nil && !i.socket.fits(spec) {
+		i.socket.close()
+		i.socket = nil
+	}
 	switch {
 	case port == topology.PortNone:
 		return nil
+	case i.socket != nil:
+		p.port = i.socket.port
 	case port == topology.PortAuto:
 		p.port, err = i.site.ports.acquire()
 	default:
@@ -170,10 +185,10 @@ func (i *instance) takePort(p *tenancy, port topology.Port) (err error) {
 }
 
 func (i *instance) givePort(p *tenancy) {
-	if p.port != 0 {
+	if p.port != 0 && i.socket == nil { // a socket keeps its port
 		i.site.ports.release(p.port)
-		p.port = 0
 	}
+	p.port = 0
 }
 
 // end takes a process out of the rotation, waits for its requests, and ends it: with its stop signal, and with SIGKILL
@@ -238,6 +253,10 @@ func (i *instance) letGo(p *tenancy) {
 	p.release()
 	p.finished = true
 	i.deafen(p)
+	if i.socket != nil {
+		i.socket.file.Close() // p has it
+		i.socket = nil
+	}
 }
 
 // leave ends what an ended process left behind in its group, within grace, or at once when the instance is told to stop.
