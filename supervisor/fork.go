@@ -13,7 +13,7 @@ import (
 
 // needsStub reports whether something has to be done for c between fork and exec that the Go library does not do.
 func (m *machine) needsStub(c command) bool {
-	return c.limits.OpenFiles > 0 || c.socket != nil || !m.spawner.masked
+	return c.limits.OpenFiles > 0 || c.socket != nil || c.watchdog || !m.spawner.masked
 }
 
 // early returns those limits of c that its control group has from the beginning. Those of processes would hinder a stub, which
@@ -60,7 +60,7 @@ func (m *machine) fork(c command, path string, cred *syscall.Credential, group *
 	defer report.Close()
 	e := errand{
 		Path: path, Directory: c.directory, Credential: cred, OpenFiles: c.limits.OpenFiles, Mask: serviceMask,
-		Socket: c.socket != nil, Report: len(files),
+		Socket: c.socket != nil, Watchdog: c.watchdog, Report: len(files),
 	}
 	argv, err := e.argv(c.argv)
 	if err != nil {

@@ -42,6 +42,8 @@ func beService(args []string) {
 	f := flag.NewFlagSet("service", flag.ExitOnError)
 	var (
 		listen     = f.Bool("listen", false, "serve HTTP at HOST:PORT")
+		listenFD   = f.Bool("listen-fd", false, "say our pid to each connection of the socket that we are given")
+		stopAfter  = f.Duration("stop-after", 0, "take so long to stop, and no connection meanwhile")
 		readyAfter = f.Duration("ready-after", 0, "answer /readyz with 503 until then")
 		dieAfter   = f.Duration("die-after", 0, "exit by itself")
 		status     = f.Int("exit", 0, "status of that exit")
@@ -88,6 +90,25 @@ func beService(args []string) {
 			fmt.Fprintln(out, kv)
 		}
 	}
+	var given net.Listener
+	if *listenFD {
+		l, err := net.FileListener(os.NewFile(3, "socket"))
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		given = l
+		go func() {
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				fmt.Fprint(conn, os.Getpid())
+				conn.Close()
+			}
+		}()
+	}
 	if *listen {
 		go http.ListenAndServe(net.JoinHostPort(os.Getenv("HOST"), os.Getenv("PORT")), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/readyz" && time.Since(begin) < *readyAfter {
@@ -105,6 +126,10 @@ func beService(args []string) {
 			os.Exit(*status)
 		case <-terms:
 			if !*ignoreTerm {
+				if given != nil {
+					given.Close()
+				}
+				<-time.After(*stopAfter)
 				os.Exit(0)
 			}
 		}

@@ -247,6 +247,7 @@ import os, socket, time
 s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 name = os.environ["NOTIFY_SOCKET"]
 s.connect("\0" + name[1:] if name[0] == "@" else name)
+assert os.environ["WATCHDOG_PID"] == str(os.getpid())
 s.send(b"READY=1\nSTATUS=serves " + os.environ["WATCHDOG_USEC"].encode())
 time.sleep(1000)'`,
 	} {

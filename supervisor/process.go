@@ -56,6 +56,8 @@ type command struct {
 	run string
 	// socket becomes descriptor 3 of the process and is told as sd_listen_fds(3) has it; nil: none. It stays the caller's.
 	socket *os.File
+	// watchdog says that WATCHDOG_USEC in env is meant for this process and not for those that it starts.
+	watchdog bool
 	// line is called with each line of output, by one goroutine for each stream. The text is only valid
 	// during the call. It must not block for long: the process waits meanwhile.
 	line func(stream string, text []byte, partial bool)

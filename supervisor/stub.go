@@ -22,6 +22,7 @@ type errand struct {
 	OpenFiles  int                 // 0: as it is
 	Mask       int
 	Socket     bool // descriptor 3 is a listening socket, to be told of
+	Watchdog   bool // it is told that it has one (sd_watchdog_enabled(3))
 	Report     int  // the descriptor on which to tell what went wrong; closed by becoming the program
 }
 
@@ -83,6 +84,9 @@ func (e errand) run(argv []string) (what string, err error) {
 	if e.Socket {
 		os.Setenv("LISTEN_FDS", "1")
 		os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
+	}
+	if e.Watchdog {
+		os.Setenv("WATCHDOG_PID", strconv.Itoa(os.Getpid()))
 	}
 	return "exec " + e.Path, syscall.Exec(e.Path, argv, os.Environ())
 }

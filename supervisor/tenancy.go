@@ -71,7 +71,7 @@ func (i *instance) settle() (*tenancy, error) {
 			Recipe: digestOf(v.spec), Keep: keepOf(v.spec), Restarts: i.now().restarts, Started: time.Now(),
 			Notify: p.seat.notify, Socket: p.seat.socket,
 		})
-		c.run = p.run.path()
+		c.run, c.watchdog = p.run.path(), v.spec.Probes.Told().Liveness != nil
 		if i.socket != nil {
 			c.socket = i.socket.file
 		}
