@@ -39,11 +39,25 @@ func TestMain(m *testing.M) {
 // TestScripts runs testdata/script. Every script ends its background processes with an interrupt, so each
 // is a test of stopping too; afterwards no process of any may be left.
 func TestScripts(t *testing.T) {
-	root := t.TempDir()
-	t.Cleanup(func() { noneLeft(t, root) })
+	root := scriptRoot(t)
 	params := scripts(root)
 	params.Dir = "testdata/script"
 	testscript.Run(t, params)
+}
+
+// scriptRoot returns a directory for scripts to run in. Its name is short, as a unix socket's path must be.
+func scriptRoot(t *testing.T) string {
+	root, err := os.MkdirTemp("", "m")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		noneLeft(t, root)
+		if err := os.RemoveAll(root); err != nil {
+			t.Error(err)
+		}
+	})
+	return root
 }
 
 // scripts returns how scripts are run, in directories under root.
@@ -64,14 +78,19 @@ func scripts(root string) testscript.Params {
 			"exits":    exits,
 			"pid":      pid,
 			"signal":   sendSignal,
+			"child":    child,
 			"gone":     gone,
+			"dead":     dead,
+			"running":  running,
+			"lasts":    lasts,
+			"replace":  replace,
 			"promlint": lintMetrics,
 		},
 	}
 }
 
 // patience bounds every wait of a script.
-const patience = 60 * time.Second
+const patience = 15 * time.Second
 
 // poll calls done until it is true. It is false when that took too long.
 func poll(done func() bool) bool {
@@ -176,9 +195,19 @@ func pid(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Fatalf("no process of %s:\n%s", args[1], output)
 }
 
+// child NAME SERVICE sets the variable to the process id of the child that the service says it has left behind.
+func child(ts *testscript.TestScript, _ bool, args []string) {
+	said := regexp.MustCompile(`(?m)^child (\d+)$`)
+	var output string
+	if !poll(func() bool { output = run(ts, []string{"mainstay", "logs", args[1]}); return said.MatchString(output) }) {
+		ts.Fatalf("no child of %s: %s", args[1], output)
+	}
+	ts.Setenv(args[0], said.FindStringSubmatch(output)[1])
+}
+
 // signal NAME PID... sends a signal to processes.
 func sendSignal(ts *testscript.TestScript, _ bool, args []string) {
-	signals := map[string]syscall.Signal{"HUP": syscall.SIGHUP, "INT": syscall.SIGINT, "KILL": syscall.SIGKILL, "TERM": syscall.SIGTERM}
+	signals := map[string]syscall.Signal{"HUP": syscall.SIGHUP, "INT": syscall.SIGINT, "KILL": syscall.SIGKILL, "TERM": syscall.SIGTERM, "STOP": syscall.SIGSTOP, "CONT": syscall.SIGCONT}
 	for _, arg := range args[1:] {
 		pid, err := strconv.Atoi(arg)
 		ts.Check(err)
@@ -199,6 +228,57 @@ func gone(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("process %d is still there", pid)
 		}
 	}
+}
+
+// dead PID... fails if one of the processes runs now.
+func dead(ts *testscript.TestScript, _ bool, args []string) {
+	for _, pid := range args {
+		stat, err := os.ReadFile("/proc/" + pid + "/stat")
+		if _, rest, ok := bytes.Cut(stat, []byte(") ")); err == nil && ok && rest[0] != 'Z' && rest[0] != 'X' {
+			ts.Fatalf("still there: %s", stat)
+		}
+	}
+}
+
+// running N SERVICE waits until exactly so many processes belong to the script's service, descendants included.
+func running(ts *testscript.TestScript, _ bool, args []string) {
+	var found []string
+	count := func() bool {
+		found = nil
+		environments, err := filepath.Glob("/proc/[0-9]*/environ")
+		ts.Check(err)
+		for _, path := range environments {
+			environment, err := os.ReadFile(path)
+			if err == nil && bytes.Contains(environment, []byte("WORK="+ts.Getenv("WORK")+"\x00")) && bytes.Contains(environment, []byte("MAINSTAY_SERVICE="+args[1]+"\x00")) {
+				found = append(found, path)
+			}
+		}
+		return strconv.Itoa(len(found)) == args[0]
+	}
+	if !poll(count) {
+		ts.Fatalf("%d processes of %s: %v", len(found), args[1], found)
+	}
+}
+
+// lasts MIN MAX COMMAND... runs a command that must succeed, and neither sooner nor later.
+func lasts(ts *testscript.TestScript, _ bool, args []string) {
+	least, err := time.ParseDuration(args[0])
+	ts.Check(err)
+	most, err := time.ParseDuration(args[1])
+	ts.Check(err)
+	begun := time.Now()
+	ts.Check(ts.Exec(args[2], args[3:]...))
+	if took := time.Since(begun); took < least || took > most {
+		ts.Fatalf("%s took %s", strings.Join(args[2:], " "), took)
+	}
+}
+
+// replace FILE OLD NEW replaces a text in place, as a shell's redirection does: the file is emptied and then written.
+func replace(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[0])
+	before, err := os.ReadFile(path)
+	ts.Check(err)
+	ts.Check(os.WriteFile(path, bytes.ReplaceAll(before, []byte(args[1]), []byte(args[2])), 0o600))
 }
 
 // promlint URL checks the names of all metrics there.

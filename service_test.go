@@ -78,7 +78,7 @@ func serviceMain() {
 	h.flags(flag.CommandLine)
 	flag.Parse()
 	terms := make(chan os.Signal, 16)
-	signal.Notify(terms, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(terms, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT)
 	begun := time.Now()
 	h.leaveBehind()
 	h.write(os.Stdout)

@@ -136,9 +136,7 @@ func TestInVM(t *testing.T) {
 	}
 	for name, dir := range map[string]string{"vm": "testdata/vm", "pid1": "testdata/vm/pid1"} {
 		t.Run(name, func(t *testing.T) {
-			root := t.TempDir()
-			t.Cleanup(func() { noneLeft(t, root) })
-			params := scripts(root)
+			params := scripts(scriptRoot(t))
 			params.Dir = dir
 			testscript.Run(t, params)
 		})

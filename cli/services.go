@@ -17,6 +17,7 @@ type serviceVerb struct {
 	args                      cobra.PositionalArgs // nil: one or more names
 	do                        func(ctx context.Context, client *admin.Client, arg string) (*admin.Overridden, error)
 	done                      string // what is said of a service afterwards
+	waits                     bool   // unless --wait=false says otherwise
 }
 
 const untilTheEnd = "\nThe file is not changed: it holds until Mainstay stops or the service's replicas change in the file."
@@ -35,9 +36,10 @@ func (c *cli) startCommand() *cobra.Command {
 func (c *cli) stopCommand() *cobra.Command {
 	return c.serviceCommand(serviceVerb{
 		use: "stop SERVICE...", short: "Stop services until they are started again",
-		long:    "Stop lets the requests in flight finish and stops all instances of a service." + untilTheEnd,
+		long: `Stop lets the requests in flight finish and stops all instances of a service. It returns when
+nothing of them is left, or with --wait=false at once.` + untilTheEnd,
 		example: "  mainstay stop mailer\n  mainstay start mailer       # undo",
-		done:    "stopped",
+		done:    "stopped", waits: true,
 		do: func(ctx context.Context, client *admin.Client, service string) (*admin.Overridden, error) {
 			return client.Stop(ctx, service)
 		},
@@ -132,6 +134,9 @@ func (c *cli) serviceCommand(v serviceVerb) *cobra.Command {
 	c.takesFiles(command)
 	c.givesOutput(command)
 	wait.register(command)
+	if wait.wait = v.waits; v.waits {
+		command.Flags().Lookup("wait").DefValue = "true"
+	}
 	return command
 }
 

@@ -91,6 +91,8 @@ func progress(services []supervisor.ServiceStatus) (waiting, failed []string) {
 			says += ": " + s.Reason
 		}
 		switch {
+		case s.State == supervisor.ServiceStopped && slices.ContainsFunc(s.Instances, func(i supervisor.InstanceStatus) bool { return i.PID != 0 }):
+			waiting = append(waiting, s.Name+" is stopping")
 		case s.State == supervisor.ServiceReady, s.State == supervisor.ServiceCompleted, s.State == supervisor.ServiceStopped,
 			s.State == supervisor.ServiceScheduled, s.State == supervisor.ServiceRunning:
 		case s.State == supervisor.ServiceFailed, s.State == supervisor.ServiceDegraded && !underWay(s):
