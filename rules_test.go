@@ -21,11 +21,11 @@ import (
 // tests: one whose name ends in test.
 var rooms = map[string][]string{
 	".":                      {"cli"},
-	"cli":                    {"topology", "logfile", "schedule", "sockets", "engine", "supervisor", "proxy", "bus", "backup", "admin", "cli/shop"},
+	"cli":                    {"topology", "logfile", "schedule", "sockets", "handover", "engine", "supervisor", "proxy", "bus", "backup", "admin", "cli/shop"},
 	"cli/shop":               {"bus"},
 	"admin":                  {"topology", "sockets", "engine", "supervisor", "proxy", "bus", "backup"},
 	"supervisor":             {"topology", "logfile", "schedule"},
-	"proxy":                  {"topology", "logfile", "sockets"},
+	"proxy":                  {"topology", "logfile", "sockets", "handover"},
 	"bus":                    {"topology", "sockets", "bus/zmtp"},
 	"bus/zmtp":               {},
 	"backup":                 {"topology", "schedule", "backup/restic", "backup/store"},
@@ -37,6 +37,7 @@ var rooms = map[string][]string{
 	"topology":               {"schedule"},
 	"logfile":                {},
 	"sockets":                {},
+	"handover":               {},
 	"schedule":               {},
 }
 

@@ -2,26 +2,14 @@ package proxy
 
 import (
 	"context"
-	"crypto/tls"
-	"net"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// connKey is the key of a client's connection in its requests' contexts.
-type connKey struct{}
-
-func withConn(ctx context.Context, c net.Conn) context.Context {
-	if secure, ok := c.(*tls.Conn); ok {
-		c = secure.NetConn()
-	}
-	return context.WithValue(ctx, connKey{}, c)
-}
-
 // hasLeft reports whether the client of a request has closed its connection, or its half of it, without reading from it.
 func hasLeft(ctx context.Context) bool {
-	c, ok := ctx.Value(connKey{}).(syscall.Conn)
+	c, ok := ctx.Value(clientKey{}).(syscall.Conn)
 	if !ok {
 		return false
 	}

@@ -339,11 +339,13 @@ func (x *exchange) write(text string) {
 // writeHeader sends the response's header. A client whose content was not read to its end is told that the connection
 // closes: net/http would take what comes late for the next request.
 func (x *exchange) writeHeader(status int) {
-	if x.contentLeft() {
-		x.w.Header().Set("Connection", "close")
+	if x.contentLeft() || x.server.paused() && x.client().stays() {
+		x.w.Header().Set("Connection", "close") // net/http makes it a GOAWAY of HTTP/2
 	}
 	x.w.WriteHeader(status)
 }
+
+func (x *exchange) client() *client { return x.r.Context().Value(clientKey{}).(*client) }
 
 // contentLeft reports whether more of the request may come before the next one on the connection.
 func (x *exchange) contentLeft() bool { return x.r.ProtoMajor == 1 && x.body.unread() }

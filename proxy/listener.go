@@ -104,18 +104,6 @@ func setSharing(c syscall.RawConn, on int) (err error) {
 	return os.NewSyscallError("setsockopt", err)
 }
 
-// Accept implements net.Listener: connections are TLS while the settings say so.
-func (l *listener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	if config := l.settings.Load().tls; config != nil {
-		return tls.Server(conn, config), nil
-	}
-	return conn, nil
-}
-
 // port returns the port that is bound.
 func (l *listener) port() string { return strconv.Itoa(l.Addr().(*net.TCPAddr).Port) }
 

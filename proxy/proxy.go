@@ -11,14 +11,18 @@
 //
 // Table, pools, retry policy, fields, answers, metrics and access log know no
 // engine. The one engine there is runs on net/http: engine_nethttp.go, with
-// deliver.go, forward.go, body.go, watch.go, tunnel.go, departure.go and server.go.
+// deliver.go, forward.go, body.go, watch.go, tunnel.go, departure.go, server.go,
+// front.go, client.go, boundary.go and give.go.
 //
 // While a service has no instance its requests stand in its pool's line (hold.go)
 // as long as the file allows, then the fallback has its turn.
 //
-// Goroutines: one per listener accepts, net/http has one per connection and two
-// per connection to an instance, the access log has its writer. Apply starts
-// them and waits for those that it stops.
+// An upgrade hands the clients' connections to another process and gets them back
+// (handover.go): each at a moment when it is between two requests.
+//
+// Goroutines: one per listener accepts and two give to net/http, which has one
+// per connection and two per connection to an instance, the access log has its
+// writer. Apply starts them and waits for those that it stops.
 package proxy
 
 import (
@@ -76,6 +80,9 @@ func New(log *slog.Logger, reg prometheus.Registerer, set *sockets.Set) *Proxy {
 // logged to logs/access.log in it.
 func (p *Proxy) Apply(ctx context.Context, t *topology.Topology) error {
 	want := applied{proxy: t.Proxy, stateDir: t.StateDir, unavailable: unavailable(t)}
+	if len(want.proxy.Listeners) > 0 {
+		p.Resume()
+	}
 	p.mu.Lock()
 	have, servers := p.applied, maps.Clone(p.servers)
 	p.mu.Unlock()

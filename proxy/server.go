@@ -2,10 +2,14 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,61 +29,180 @@ type server struct {
 	*listener
 	log         *slog.Logger
 	engine      *netHTTP
-	http        *http.Server
-	cancel      context.CancelCauseFunc // ends every request
 	connections atomic.Int64
 	requests    tracker
-	served      chan struct{} // closed when no more connections are accepted
+	giver       atomic.Pointer[giver] // to whom connections go that are between two requests; nil: they stay
+	accepted    chan struct{}         // closed when nothing is accepted any more
 
-	mu    sync.Mutex
-	fresh map[net.Conn]struct{} // connections on which nothing has come yet
+	mu      sync.Mutex
+	front   *front
+	older   []*front // before it, that may still have connections
+	clients map[*client]struct{}
+	fresh   map[net.Conn]struct{} // of them, as net/http has them, those on which no request has come yet
+	empty   chan struct{}         // nil, or closed when there are no clients
+	closing bool
+	pausing bool
+	parked  chan struct{} // closed when a pause has begun
+	changed chan struct{} // closed and made anew at the end of a pause
 }
 
 // newServer returns a server of l that does not accept yet.
 func newServer(log *slog.Logger, engine *netHTTP, l *listener) *server {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	s := &server{listener: l, log: log, engine: engine, cancel: cancel, served: make(chan struct{}), fresh: map[net.Conn]struct{}{}}
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(true)
-	s.http = &http.Server{
-		Handler:           s,
-		Protocols:         protocols,
-		ReadHeaderTimeout: readHeaderTimeout,
-		IdleTimeout:       keepAliveTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		BaseContext:       func(net.Listener) context.Context { return ctx },
-		ConnContext:       withConn,
-		ConnState:         s.connState,
-		// What net/http logs is what peers do: failed handshakes, resets.
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	s := &server{
+		listener: l, log: log, engine: engine, accepted: make(chan struct{}), changed: make(chan struct{}),
+		clients: map[*client]struct{}{}, fresh: map[net.Conn]struct{}{},
 	}
-	s.http.RegisterOnShutdown(s.closeFresh)
+	s.front = newFront(s)
 	return s
 }
 
 // serve accepts connections until stop.
 func (s *server) serve() {
-	defer close(s.served)
-	if err := s.http.Serve(s.listener); err != http.ErrServerClosed {
-		s.log.Error("listener stopped accepting", "address", s.address, "error", err)
+	defer close(s.accepted)
+	s.current().start()
+	for wait := time.Duration(0); ; {
+		if !s.proceed(wait) {
+			return
+		}
+		conn, err := s.Accept()
+		switch {
+		case err == nil:
+			wait = 0
+			if s.take(conn, s.settings.Load().tls != nil) != nil {
+				conn.Close()
+			}
+		case isTimeout(err): // a pause
+		case errors.Is(err, net.ErrClosed):
+			return
+		default: // no descriptors left, say
+			wait = min(max(2*wait, 5*time.Millisecond), time.Second)
+			s.log.Error("connection not accepted", "address", s.address, "error", err)
+		}
 	}
 }
+
+// proceed waits for so long, and while there is a pause, and returns false when the server stops.
+func (s *server) proceed(wait time.Duration) bool {
+	for {
+		s.mu.Lock()
+		closing, pausing, changed := s.closing, s.pausing, s.changed
+		if pausing && s.parked != nil {
+			close(s.parked)
+			s.parked = nil
+		}
+		s.mu.Unlock()
+		switch {
+		case closing:
+			return false
+		case pausing:
+			<-changed
+		case wait > 0:
+			timer := time.NewTimer(wait)
+			select {
+			case <-timer.C:
+			case <-changed:
+			}
+			timer.Stop()
+			return true
+		default:
+			return true
+		}
+	}
+}
+
+// take serves a connection; secure says that TLS is to be spoken on it.
+func (s *server) take(conn net.Conn, secure bool) error {
+	var config *tls.Config
+	if secure {
+		if config = s.settings.Load().tls; config == nil {
+			return errors.Join(errors.New("the listener does not speak TLS any more"), conn.Close())
+		}
+	}
+	c := newClient(s, conn, secure)
+	s.mu.Lock()
+	f := s.front
+	s.clients[c] = struct{}{}
+	s.mu.Unlock()
+	var taken bool
+	if secure {
+		taken = f.secure.offer(tls.Server(c, config))
+	} else {
+		taken = f.plain.offer(c)
+	}
+	if !taken {
+		return errors.Join(errors.New("the listener is being closed"), c.Close())
+	}
+	return nil
+}
+
+// forget takes note of a connection that is closed.
+func (s *server) forget(c *client) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.clients, c)
+	if s.empty != nil && len(s.clients) == 0 {
+		close(s.empty)
+		s.empty = nil
+	}
+}
+
+// left returns a channel that is closed when there are no clients. None may come.
+func (s *server) left() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.empty == nil {
+		s.empty = make(chan struct{})
+	}
+	empty := s.empty
+	if len(s.clients) == 0 {
+		close(s.empty)
+		s.empty = nil
+	}
+	return empty
+}
+
+func (s *server) current() *front {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.front
+}
+
+// paused reports whether connections are not accepted for now.
+func (s *server) paused() bool { return s.giver.Load() != nil }
 
 // stop closes the listener and idle connections and waits for the requests in flight, upgraded ones too. When ctx is
 // done it ends them.
 func (s *server) stop(ctx context.Context) {
-	// Its error is ctx's, which decides below.
-	_ = s.http.Shutdown(ctx)
+	s.mu.Lock()
+	f := s.front
+	s.closing = true
+	close(s.changed)
+	s.changed = make(chan struct{})
+	s.mu.Unlock()
+	s.Listener.Close()
+	<-s.accepted
+	f.shutdown(ctx, s.closeFresh)
 	finished := s.requests.close()
 	select {
 	case <-finished:
 	case <-ctx.Done():
 	}
-	s.cancel(reasonShutdown)
-	_ = s.http.Close()
+	s.cut()
 	<-finished
-	<-s.served
+}
+
+// cut ends all connections and what runs on them.
+func (s *server) cut() {
+	s.mu.Lock()
+	for _, f := range append(s.older, s.front) {
+		f.cancel(reasonShutdown)
+	}
+	s.older = nil
+	clients := slices.Collect(maps.Keys(s.clients))
+	s.mu.Unlock()
+	for _, c := range clients {
+		c.Close()
+	}
 }
 
 func (s *server) connState(conn net.Conn, state http.ConnState) {
@@ -90,6 +213,7 @@ func (s *server) connState(conn net.Conn, state http.ConnState) {
 	case http.StateClosed, http.StateHijacked: // a tunnel counts itself
 		s.connections.Add(-1)
 	}
+	clientOf(conn).await(state == http.StateNew || state == http.StateIdle)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if state == http.StateNew {
@@ -99,12 +223,12 @@ func (s *server) connState(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// closeFresh closes the connections that browsers open in advance. Shutdown would give them five seconds.
+// closeFresh closes the connections that browsers open in advance. net/http would give them five seconds.
 func (s *server) closeFresh() {
-	<-s.served
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	for conn := range s.fresh {
+	fresh := slices.Collect(maps.Keys(s.fresh))
+	s.mu.Unlock()
+	for _, conn := range fresh {
 		conn.Close()
 	}
 }
@@ -115,6 +239,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	defer s.requests.leave()
+	if c, ok := r.Context().Value(clientKey{}).(*client); ok {
+		c.expect(r.ContentLength)
+	}
 	defer func() {
 		// A bug ends the one request; net/http would tell it where nobody looks.
 		if v := recover(); v != nil {
@@ -132,6 +259,7 @@ type tracker struct {
 	mu       sync.Mutex
 	running  int
 	finished chan struct{} // nil until close
+	quiet    chan struct{} // nil, or closed when none runs
 }
 
 // enter reports whether one more may run; if so, leave must follow.
@@ -149,9 +277,31 @@ func (t *tracker) leave() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.running--
-	if t.finished != nil && t.running == 0 {
+	if t.running > 0 {
+		return
+	}
+	if t.finished != nil {
 		close(t.finished)
 	}
+	if t.quiet != nil {
+		close(t.quiet)
+		t.quiet = nil
+	}
+}
+
+// idle returns a channel that is closed when none runs for a moment.
+func (t *tracker) idle() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.quiet == nil {
+		t.quiet = make(chan struct{})
+	}
+	quiet := t.quiet
+	if t.running == 0 {
+		close(t.quiet)
+		t.quiet = nil
+	}
+	return quiet
 }
 
 // close lets no more run and returns a channel that is closed when none does. It must be called once.

@@ -1,0 +1,455 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"mainstay/handover"
+	"mainstay/sockets"
+	"mainstay/topology"
+)
+
+// A relay is two proxies on the same listening sockets that take turns.
+type relay struct {
+	t       *testing.T
+	proxies [2]*Proxy
+	served  atomic.Int64
+}
+
+// newRelay returns two proxies before one instance. The first accepts.
+func newRelay(t *testing.T, listeners map[string]topology.Listener, handler http.HandlerFunc) (*relay, map[string]string) {
+	t.Helper()
+	r := &relay{t: t}
+	instance := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		r.served.Add(1)
+		handler(w, req)
+	}))
+	topo := &topology.Topology{Proxy: topology.Proxy{Listeners: listeners, Routes: []topology.Route{route0("web")}}}
+	var addresses map[string]string
+	var sets [2]*sockets.Set
+	for i := range r.proxies {
+		if sets[i] = sockets.New(); i == 1 {
+			if err := sets[0].Hold(); err != nil {
+				t.Fatal(err)
+			}
+			sets[i] = sockets.New(sets[0].Held()...)
+		}
+		p := New(slog.New(slog.DiscardHandler), nil, sets[i])
+		r.proxies[i] = p
+		p.Admit(topology.Instance{Service: "web", ID: "web/1", Address: instance.Listener.Addr().String(), Weight: 1})
+		if err := p.Apply(t.Context(), topo); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			addresses = map[string]string{}
+			for _, l := range p.Status().Listeners {
+				addresses[l.Name] = l.Address
+			}
+		}
+	}
+	t.Cleanup(func() {
+		for _, p := range r.proxies {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			if err := p.Apply(ctx, topology.Empty); err != nil {
+				t.Error(err)
+			}
+			_ = p.Drain(ctx, topology.Instance{Service: "web", ID: "web/1"})
+			cancel()
+		}
+		sets[0].Release()
+		instance.Close()
+	})
+	r.proxies[1].pause(t)
+	return r, addresses
+}
+
+// pause makes a proxy leave the listening sockets alone.
+func (p *Proxy) pause(t *testing.T) {
+	t.Helper()
+	c, other := pair(t)
+	go io.Copy(io.Discard, other)
+	if err := p.Give(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+}
+
+// pair returns both ends of a socket.
+func pair(t *testing.T) (a, b *net.UnixConn) {
+	t.Helper()
+	a, f, err := handover.Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err = handover.Open(f); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		a.Close()
+		b.Close()
+	})
+	return a, b
+}
+
+// pass makes the connections of from go to to.
+func (r *relay) pass(ctx context.Context, from, to *Proxy) {
+	r.t.Helper()
+	c, other := pair(r.t)
+	defer c.Close()
+	defer other.Close()
+	to.Resume()
+	var taking sync.WaitGroup
+	taking.Go(func() {
+		if err := to.Take(context.Background(), other); err != nil {
+			r.t.Errorf("take: %v", err)
+		}
+	})
+	if err := from.Give(ctx, c); err != nil {
+		r.t.Errorf("give: %v", err)
+	}
+	taking.Wait()
+	for _, l := range from.Status().Listeners {
+		await(r.t, "no connection is left", func() bool { return from.listenerStatus(l.Name).Connections == 0 })
+	}
+}
+
+func (p *Proxy) listenerStatus(name string) (l ListenerStatus) {
+	for _, l = range p.Status().Listeners {
+		if l.Name == name {
+			break
+		}
+	}
+	return l
+}
+
+// free returns an address that can be listened on.
+func free(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// TestGiveUnderLoad passes all connections to and fro while clients use them as fast as they can: GETs, POSTs, some that send
+// several requests together. Each request is answered once, in order, on the connection that it came on.
+func TestGiveUnderLoad(t *testing.T) {
+	address := free(t)
+	r, _ := newRelay(t, map[string]topology.Listener{"http": {Name: "http", Address: address}}, func(w http.ResponseWriter, req *http.Request) {
+		b, _ := io.ReadAll(req.Body)
+		fmt.Fprintf(w, "%s %s", req.URL.Path, b)
+	})
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var clients sync.WaitGroup
+	var sent atomic.Int64
+	for i := range 24 {
+		clients.Go(func() {
+			c := &keepAlive{t: t, address: address, pipelines: i == 0}
+			defer c.close()
+			for n := 0; ctx.Err() == nil && !t.Failed(); n++ {
+				sent.Add(int64(c.exchange(fmt.Sprintf("/%d/%d", i, n))))
+				if i%2 == 1 {
+					timer := time.NewTimer(time.Duration(rand.IntN(3000)) * time.Microsecond)
+					<-timer.C
+				}
+			}
+		})
+	}
+	rounds := 30
+	if testing.Short() {
+		rounds = 6
+	}
+	for n := range rounds {
+		before := sent.Load()
+		limited, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		r.pass(limited, r.proxies[n%2], r.proxies[(n+1)%2])
+		if limited.Err() != nil {
+			t.Error("not all connections were passed in time")
+		}
+		cancel()
+		await(t, "requests go on", func() bool { return sent.Load() > before+100 || t.Failed() })
+	}
+	stop()
+	clients.Wait()
+	if sent.Load() != r.served.Load() {
+		t.Errorf("%d requests were sent, %d served", sent.Load(), r.served.Load())
+	}
+	t.Logf("%d requests", sent.Load())
+}
+
+// A keepAlive is a client that uses one connection as long as it is told to, and never sends twice.
+type keepAlive struct {
+	t         *testing.T
+	address   string
+	pipelines bool
+	conn      net.Conn
+	br        *bufio.Reader
+	opened    int
+}
+
+func (c *keepAlive) close() {
+	if c.conn != nil {
+		c.conn.Close()
+	}
+}
+
+// exchange sends a request, or two together, and returns how many.
+func (c *keepAlive) exchange(path string) int {
+	if c.conn == nil {
+		conn, err := net.Dial("tcp", c.address)
+		if err != nil {
+			c.t.Error(err)
+			return 0
+		}
+		c.conn, c.br = conn, bufio.NewReader(conn)
+		c.opened++
+	}
+	content := strings.Repeat("x", rand.IntN(3)*rand.IntN(3000))
+	request := fmt.Sprintf("GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path)
+	switch {
+	case content != "" && len(content)%2 == 0:
+		request = fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", path, len(content), content)
+	case content != "":
+		request = fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", path, len(content), content)
+	}
+	times := 1
+	if c.pipelines {
+		times = 2
+	}
+	_ = c.conn.SetDeadline(time.Now().Add(30 * time.Second))
+	if _, err := io.WriteString(c.conn, strings.Repeat(request, times)); err != nil {
+		c.t.Errorf("send %s: %v", path, err)
+		return 0
+	}
+	for n := range times {
+		res, err := http.ReadResponse(c.br, nil)
+		if err != nil {
+			c.t.Errorf("%s, number %d on its connection: %v", path, n, err)
+			return n
+		}
+		b, err := io.ReadAll(res.Body)
+		if want := path + " " + content; res.StatusCode != 200 || string(b) != want || err != nil {
+			c.t.Errorf("%s: %s, %d bytes, %v", path, res.Status, len(b), err)
+		}
+		if res.Close { // what was sent after this request is not answered, and not served
+			if !c.pipelines {
+				c.t.Error("a client that could have been passed was told to go")
+			}
+			c.close()
+			c.conn = nil
+			return n + 1
+		}
+	}
+	return times
+}
+
+// TestGiveTLS: who speaks TLS or HTTP/2 is told to connect anew, and does so without seeing an error.
+func TestGiveTLS(t *testing.T) {
+	address := free(t)
+	certificate := writeCertificate(t, t.TempDir(), 1)
+	r, _ := newRelay(t, map[string]topology.Listener{
+		"https": {Name: "https", Address: address, TLS: certificate},
+	}, func(w http.ResponseWriter, req *http.Request) { io.Copy(w, req.Body) })
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var clients sync.WaitGroup
+	var sent atomic.Int64
+	for i := range 4 {
+		clients.Go(func() {
+			transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: i%2 == 0}
+			defer transport.CloseIdleConnections()
+			client := &http.Client{Transport: transport}
+			for ctx.Err() == nil {
+				res, err := client.Post("https://"+address+"/", "text/plain", strings.NewReader("content"))
+				if err != nil {
+					t.Errorf("client %d: %v", i, err)
+					return
+				}
+				b, _ := io.ReadAll(res.Body)
+				res.Body.Close()
+				if string(b) != "content" {
+					t.Errorf("client %d: %s %q", i, res.Status, b)
+				}
+				sent.Add(1)
+			}
+		})
+	}
+	for n := range 4 {
+		// This one has said nothing yet.
+		fresh, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer fresh.Close()
+		before := sent.Load()
+		r.pass(t.Context(), r.proxies[n%2], r.proxies[(n+1)%2])
+		await(t, "requests go on", func() bool { return sent.Load() > before+20 || t.Failed() })
+		secure := tls.Client(fresh, &tls.Config{InsecureSkipVerify: true})
+		if err := secure.HandshakeContext(t.Context()); err != nil {
+			t.Errorf("a connection that was passed untouched: %v", err)
+		}
+		secure.Close()
+	}
+	stop()
+	clients.Wait()
+}
+
+// TestGiveCuts: what does not end is cut when the time is up; what is under way before that is finished.
+func TestGiveCuts(t *testing.T) {
+	address := free(t)
+	entered, proceed := make(chan bool), make(chan bool)
+	r, _ := newRelay(t, map[string]topology.Listener{"http": {Name: "http", Address: address}}, func(w http.ResponseWriter, req *http.Request) {
+		switch req.URL.Path {
+		case "/ws":
+			c, err := websocket.Accept(w, req, nil)
+			if err == nil {
+				c.Read(req.Context())
+			}
+		case "/slow":
+			entered <- true
+			<-proceed
+			io.WriteString(w, "slow")
+		}
+	})
+	ws, _, err := websocket.Dial(t.Context(), "ws://"+address+"/ws", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ws.CloseNow()
+	slow := make(chan string)
+	go func() {
+		res, err := http.Get("http://" + address + "/slow")
+		if err != nil {
+			slow <- err.Error()
+			return
+		}
+		defer res.Body.Close()
+		b, _ := io.ReadAll(res.Body)
+		slow <- string(b)
+	}()
+	<-entered
+	ctx, cancel := context.WithCancel(t.Context())
+	given := make(chan bool)
+	go func() {
+		defer close(given)
+		r.pass(ctx, r.proxies[0], r.proxies[1])
+	}()
+	await(t, "the other accepts", func() bool { return r.proxies[0].serving()[0].paused() })
+	close(proceed)
+	if got := <-slow; got != "slow" {
+		t.Errorf("what was under way: %q", got)
+	}
+	select {
+	case <-given:
+		t.Error("it did not wait for the WebSocket")
+	default:
+	}
+	cancel()
+	<-given
+	if _, _, err := ws.Read(t.Context()); err == nil {
+		t.Error("the WebSocket is still there")
+	}
+	http.DefaultClient.CloseIdleConnections()
+}
+
+// TestGiveFails: the other side vanishes. What was not passed is served on, and after Resume new connections are.
+func TestGiveFails(t *testing.T) {
+	address := free(t)
+	r, _ := newRelay(t, map[string]topology.Listener{"http": {Name: "http", Address: address}}, func(w http.ResponseWriter, req *http.Request) {
+		b, _ := io.ReadAll(req.Body)
+		fmt.Fprintf(w, "%s %s", req.URL.Path, b)
+	})
+	client := &keepAlive{t: t, address: address}
+	defer client.close()
+	get := func(path string) {
+		t.Helper()
+		_ = client.conn.SetDeadline(time.Now().Add(10 * time.Second))
+		fmt.Fprintf(client.conn, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path)
+		res, err := http.ReadResponse(client.br, nil)
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		b, _ := io.ReadAll(res.Body)
+		if string(b) != path+" " || res.Close {
+			t.Fatalf("%s: %q, %v", path, b, res.Header)
+		}
+	}
+	client.exchange("/first")
+	for n := range 3 {
+		c, other := pair(t)
+		other.Close()
+		if err := r.proxies[0].Give(t.Context(), c); err == nil {
+			t.Fatal("nobody takes, and Give returned nil")
+		}
+		get(fmt.Sprint("/after/", n))
+		r.proxies[0].Resume()
+		get(fmt.Sprint("/resumed/", n))
+		second := &keepAlive{t: t, address: address}
+		second.exchange("/second")
+		second.close()
+	}
+	if client.opened != 1 {
+		t.Errorf("it connected %d times", client.opened)
+	}
+}
+
+func TestBoundary(t *testing.T) {
+	get, post := "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n"
+	tests := []struct {
+		name  string
+		reads []string // "=5" is expect(5)
+		want  bool
+	}{
+		{"nothing", nil, true},
+		{"request", []string{get, "=0"}, true},
+		{"in pieces", []string{get[:3], get[3:25], get[25:], "=0"}, true},
+		{"half a header", []string{get[:7]}, false},
+		{"content", []string{post, "=5", "12345"}, true},
+		{"content with the header", []string{post + "123", "=5", "45"}, true},
+		{"content that is not whole", []string{post + "123", "=5", "4"}, false},
+		{"a byte of the next", []string{post + "123", "=5", "45G"}, false},
+		{"the next after its first byte", []string{get, "=0", "G", get[1:], "=0"}, true},
+		{"two together", []string{get + get, "=0"}, false},
+		{"two together, both over", []string{post + "12345" + get, "=5", "=0"}, true},
+		{"one and a half", []string{get + get[:5], "=0"}, false},
+		{"no expectation", []string{get}, false},
+		{"chunks", []string{get + "1\r\nx\r\n", "=-1", "0\r\n", "\r", "\n"}, true},
+		{"chunks with the next", []string{get + "A;x=\"y\"\r\n0123456789\r\n0\r\nT: 1\r\n\r\n" + get, "=-1", "=0"}, true},
+		{"a byte after chunks", []string{get, "=-1", "0\r\n\r\nG"}, false},
+		{"chunks that go on", []string{get + "1\r\nx\r\n", "=-1", "0\r\n"}, false},
+		{"after chunks", []string{get, "=-1", "0\r\n\r\n", get, "=0"}, true},
+		{"line end without CR", []string{"GET / HTTP/1.1\nHost: x\r\n\r\n", "=0"}, false},
+	}
+	for _, tt := range tests {
+		var b boundary
+		for _, read := range tt.reads {
+			if n := 0; strings.HasPrefix(read, "=") {
+				fmt.Sscan(read[1:], &n)
+				b.expect(int64(n))
+			} else {
+				b.advance([]byte(read))
+			}
+		}
+		if got := b.reached(); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
