@@ -77,6 +77,7 @@ type life struct {
 	readied  time.Time         // when it last became ready; zero: not yet
 	failures int               // processes that could not be started, or ended other than by being told to
 	failure  string            // why the last of them did
+	lost     bool              // how a run of a job ended is not known
 	lapses   int               // how often it was ready and then not, other than by being told to stop
 	lapse    string            // how long it was ready the last time, and why no longer
 	routed   topology.Instance // as the Router was last told of it; zero: never
@@ -97,6 +98,7 @@ type ending struct {
 	cause string // for metrics: exit, oom, spawn, liveness, startup, port
 	why   string // for people
 	clean bool   // it exited by itself with status 0
+	lost  bool   // nobody knows how it ended
 	ran   time.Duration
 }
 
@@ -270,7 +272,12 @@ func (i *instance) run() {
 		}
 		restart := i.spec().Restart
 		over := restart.Policy == topology.RestartNever || end.clean && restart.Policy == topology.RestartOnFailure
-		if over && (p != nil || i.spec().Schedule != nil) { // a run of a job is over when its program cannot be started
+		over, isJob := over && p != nil, i.spec().Schedule != nil
+		if isJob { // whose run is over, too, when its program cannot be started, and is not done twice if it may have succeeded
+			over = end.lost || end.clean || restart.Policy == topology.RestartNever
+			i.update(func(l *life) { l.lost = end.lost })
+		}
+		if over {
 			i.conclude(p, end)
 			i.leave(p, i.spec().StopGracePeriod)
 			if end.clean {
@@ -384,7 +391,7 @@ func (i *instance) live() (*tenancy, ending) {
 		case <-p.exited():
 			w.probes.stop()
 			i.abandon(p)
-			end := ending{cause: "exit", clean: p.exit().clean(), ran: time.Since(p.started)}
+			end := ending{cause: "exit", clean: p.exit().clean(), lost: p.exit().unknown, ran: time.Since(p.started)}
 			end.why = p.exit().String() + i.said(p)
 			return p, end
 		case <-i.told.Done():

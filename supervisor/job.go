@@ -295,7 +295,7 @@ func (s *service) oversee(now schedule.Moment) {
 	r := *j.run
 	r.Ended = now.Wall
 	switch {
-	case l.state == StateFailed && l.reason == endedUnseen:
+	case l.state == StateFailed && (l.lost || l.reason == endedUnseen):
 		r.Result, r.Cause = RunUnknown, l.reason
 	case l.state == StateFailed:
 		r.Result, r.Cause = RunFailed, l.reason

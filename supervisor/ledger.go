@@ -41,7 +41,7 @@ const (
 	RunTimedOut  RunResult = "timed-out" // a failure too
 	RunReplaced  RunResult = "replaced"  // it was stopped for the next one
 	RunStopped   RunResult = "stopped"   // with the service, or with Mainstay
-	RunUnknown   RunResult = "unknown"   // it ended while Mainstay was not running
+	RunUnknown   RunResult = "unknown"   // nobody saw how it ended: Mainstay was killed meanwhile
 
 	// What is counted beside runs.
 	runSkipped RunResult = "skipped"

@@ -503,3 +503,64 @@ func TestRemovedServicesAreForgotten(t *testing.T) {
 		s.wantHappened([]string{"drain old/1.1", "drained old/1.1", "signal old/1 v1 terminated", "end old/1 v1"}, "drain", "signal", "end")
 	})
 }
+
+// A migration between the database and the api: while the new one fails, the api that fits the old one goes on.
+func TestFailedMigrationKeepsTheOldAPI(t *testing.T) {
+	simulate(t, map[string]behaviour{"m1": {dieAfter: time.Second}, "bad": {dieAfter: time.Second, status: 1}, "m3": {dieAfter: time.Second}}, func(s *simulation) {
+		deploy := func(migration, program string) {
+			s.apply(
+				with(web("db", 1), named("db")),
+				with(web(migration, 1), named("migrate"), worker, policy(topology.RestartNever), needs("db", topology.ConditionReady)),
+				with(web(program, 2), named("api"), needs("migrate", topology.ConditionCompleted)),
+			)
+		}
+		deploy("m1", "v1")
+		s.pass(time.Minute)
+		s.wantRunning("api/1 v1", "api/2 v1", "db/1 db")
+
+		s.forget()
+		deploy("bad", "v2")
+		s.pass(time.Hour)
+		s.wantRunning("api/1 v1", "api/2 v1", "db/1 db")
+		s.wantHappened([]string{"start migrate/1 bad", "end migrate/1 bad"}, "start", "end", "drain")
+		st := s.service("api")
+		if st.Ready != 2 || !strings.Contains(st.Reason, "waits for migrate to complete") || !strings.Contains(st.Reason, "exited with status 1") {
+			t.Errorf("api: %+v", st)
+		}
+
+		deploy("m3", "v3")
+		s.pass(time.Minute)
+		s.wantRunning("api/1 v3", "api/2 v3", "db/1 db")
+		s.wantState("migrate", ServiceCompleted, 0)
+		s.wantState("api", ServiceReady, 2)
+	})
+}
+
+// Dependencies that fork and join: each starts once all before it are what it waits for, and not before.
+func TestDependenciesThatForkAndJoin(t *testing.T) {
+	simulate(t, map[string]behaviour{"left": {readyAfter: 2 * time.Second}, "right": {readyAfter: 9 * time.Second}}, func(s *simulation) {
+		after := func(names ...string) func(*topology.Service) {
+			return func(s *topology.Service) {
+				s.DependsOn = map[string]topology.Condition{}
+				for _, n := range names {
+					s.DependsOn[n] = topology.ConditionReady
+				}
+			}
+		}
+		s.apply(
+			with(web("top", 1), named("top")),
+			with(web("left", 1), named("left"), after("top")),
+			with(web("right", 1), named("right"), after("top")),
+			with(web("bottom", 1), named("bottom"), after("left", "right")),
+		)
+		s.pass(30 * time.Second)
+		got := s.happened("start")
+		slices.Sort(got[1:3])
+		if diff := cmp.Diff([]string{"start top/1 top", "start left/1 left", "start right/1 right", "start bottom/1 bottom"}, got); diff != "" {
+			t.Error(diff)
+		}
+		if at, ready := s.times("start bottom/1 bottom")[0], s.times("admit right/1.1")[0]; at < ready {
+			t.Errorf("bottom started at %s, right was ready at %s", at, ready)
+		}
+	})
+}
