@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -74,6 +75,8 @@ type stat struct {
 	pid, parent, group int
 	state              byte
 	start              uint64
+	exit               syscall.WaitStatus // of the dead
+	told               bool               // exit is; not everyone may know
 }
 
 // dead reports whether the process has ended and only waits for its parent to ask how.
@@ -95,7 +98,18 @@ func readStat(pid int) (stat, bool) {
 	s.parent, errs[0] = strconv.Atoi(string(fields[1]))
 	s.group, errs[1] = strconv.Atoi(string(fields[2]))
 	s.start, errs[2] = strconv.ParseUint(string(fields[19]), 10, 64)
+	if s.dead() && len(fields) >= 50 {
+		code, err := strconv.ParseUint(string(fields[49]), 10, 32)
+		s.exit = syscall.WaitStatus(code)
+		s.told = err == nil && (code != 0 || ownedByUs(pid)) // to others it is shown as 0
+	}
 	return s, errors.Join(errs[:]...) == nil
+}
+
+// ownedByUs reports whether everything of a process may be known here.
+func ownedByUs(pid int) bool {
+	var info unix.Stat_t
+	return os.Geteuid() == 0 || unix.Stat("/proc/"+strconv.Itoa(pid), &info) == nil && int(info.Uid) == os.Geteuid()
 }
 
 // readMark returns the mark in the environment of a process; empty if there is none or it may not be read.

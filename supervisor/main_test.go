@@ -30,6 +30,10 @@ const serviceVariable = "MAINSTAY_TEST_SERVICE"
 
 func TestMain(m *testing.M) {
 	Become()
+	if os.Getenv(machineVariable) != "" {
+		beMachine(os.Args[1:])
+		return
+	}
 	if os.Getenv(serviceVariable) != "" {
 		beService(os.Args[1:])
 		return

@@ -95,7 +95,7 @@ func (p *tree) look() {
 	}
 	if !p.child && p.pidfd < 0 {
 		if s, ok := readStat(p.PID); !ok || s.start != p.Start || s.dead() {
-			p.endLocked(exit{unknown: true}, 0)
+			p.endLocked(p.learn(), 0)
 		}
 		return
 	}
@@ -110,7 +110,7 @@ func (p *tree) look() {
 		p.endLocked(exitOf(status), usage.Maxrss<<10)
 		return
 	}
-	p.machine.readers.Go(p.inquire)
+	p.endLocked(p.learn(), 0)
 }
 
 func exitOf(status syscall.WaitStatus) exit {
@@ -120,35 +120,17 @@ func exitOf(status syscall.WaitStatus) exit {
 	return exit{status: status.ExitStatus()}
 }
 
-// tellTime bounds how long the parent of an adopted process may take to ask for its status, before which we cannot.
-const tellTime = time.Second
-
-// inquire finds out how a process ended that is not our child. The kernel tells once its parent knows (PIDFD_INFO_EXIT of
-// linux/pidfd.h, since Linux 6.15).
-func (p *tree) inquire() {
-	for begun := time.Now(); !p.tell(time.Since(begun) > tellTime); {
-		time.Sleep(time.Millisecond)
-	}
-}
-
-// tell makes known how a process ended that is not our child, if the kernel tells. It reports whether nothing more is to be learned.
-func (p *tree) tell(late bool) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.released {
-		return true
+// learn returns how a process ended that is not our child. While its parent has not asked, it is still there to look at; after
+// that the kernel tells whoever has a pidfd (PIDFD_INFO_EXIT of linux/pidfd.h, since Linux 6.15).
+func (p *tree) learn() exit {
+	if s, ok := readStat(p.PID); ok && s.start == p.Start && s.dead() && s.told {
+		return exitOf(s.exit)
 	}
 	info := unix.PidfdInfo{Mask: unix.PIDFD_INFO_EXIT}
-	err := unix.IoctlPidfdInfo(p.pidfd, &info)
-	switch {
-	case err == nil && info.Mask&unix.PIDFD_INFO_EXIT != 0:
-		p.endLocked(exitOf(syscall.WaitStatus(info.Exit_code)), 0)
-	case err != nil && !errors.Is(err, unix.EINTR), late: // this kernel does not tell
-		p.endLocked(exit{unknown: true}, 0)
-	default:
-		return false
+	if unix.IoctlPidfdInfo(p.pidfd, &info) == nil && info.Mask&unix.PIDFD_INFO_EXIT != 0 {
+		return exitOf(syscall.WaitStatus(info.Exit_code))
 	}
-	return true
+	return exit{unknown: true}
 }
 
 // endLocked makes known how the leader ended, having used so many bytes of memory.
