@@ -32,8 +32,8 @@ func (s *service) promising() *version {
 		if p.current == nil {
 			continue
 		}
-		if l := p.current.now(); l.state == StateReady && l.failures+l.lapses == 0 {
-			v := p.current.current()
+		v, l := p.current.current(), p.current.now()
+		if v.digest == nil && l.state == StateReady && l.failures+l.lapses == 0 {
 			return &v
 		}
 	}
