@@ -51,7 +51,8 @@ import (
 //     an error, the subsystem runs what it ran before.
 //   - Adding may fail, taking away may not. What does not stop in time is killed and logged.
 //   - It waits for what it stops, until ctx is done, and never for what it starts:
-//     progress of that is told by the subsystem's Status.
+//     progress of that is told by the subsystem's Status. What takes its time to stop, and holds nothing that others
+//     need, may go on stopping aside unless t is [topology.Empty]: no topology should be in the way of the next.
 //
 // The engine never calls Apply concurrently.
 type Subsystem interface {

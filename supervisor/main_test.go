@@ -196,6 +196,9 @@ func (f *fleet) apply(services ...topology.Service) {
 	for _, s := range services {
 		t.Services[s.Name] = s
 	}
+	if len(services) == 0 {
+		t = topology.Empty
+	}
 	if err := f.Apply(context.Background(), t); err != nil {
 		f.t.Fatalf("Apply: %v", err)
 	}

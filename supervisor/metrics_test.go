@@ -40,13 +40,13 @@ supervisor_service_replicas_ready{service="web"} 1
 			t.Error(err)
 		}
 		s.pass(time.Second)
-		s.behaviour["v2"] = behaviour{rate: 10}
+		s.behaviour["v2"] = behaviour{rate: 0.4}
 		s.apply(with(web("v2", 2), canaryOf(10, 30*time.Second, 1, 0)))
 		s.pass(20 * time.Second)
 		want = `
 # HELP supervisor_canary_requests Requests seen since the canary that runs now became ready, by side: new, old.
 # TYPE supervisor_canary_requests gauge
-supervisor_canary_requests{service="web",side="new"} 193
+supervisor_canary_requests{service="web",side="new"} 7
 supervisor_canary_requests{service="web",side="old"} 0
 # HELP supervisor_service_update_phase What the update of a service does (1): starting, proving, canary, draining, returning, paused, waiting. No series: there is none.
 # TYPE supervisor_service_update_phase gauge

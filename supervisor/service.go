@@ -31,12 +31,14 @@ type service struct {
 	kill     context.CancelFunc
 	done     chan struct{} // closed when nothing of it is left
 
-	mu    sync.Mutex
-	inbox *version // the newest specification, until the goroutine takes it
-	last  topology.Service
-	given int // specifications that were handed over; view says how many of them it has seen
-	view  view
-	ended bool // it is to stop for good
+	mu      sync.Mutex
+	inbox   *version // the newest specification, until the goroutine takes it
+	last    topology.Service
+	given   int // specifications that were handed over; view says how many of them it has seen
+	view    view
+	removal *removal // it is to be removed; nil: it is wanted
+	ended   bool     // it is to stop for good
+	late    bool     // it has stopped for good, or was killed: then it cannot be wanted again
 
 	// The goroutine's own.
 	want      topology.Service // the newest specification
@@ -89,32 +91,89 @@ func startService(site *site, stateDir string, v version, found []*run) *service
 	return s
 }
 
-// differs reports whether spec is another than the one that was handed over last.
+// differs reports whether spec is another than what the service is there for now.
 func (s *service) differs(spec topology.Service) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !reflect.DeepEqual(spec, s.last)
+	return s.removal != nil || !reflect.DeepEqual(spec, s.last)
 }
 
-// apply hands over a specification. It does nothing if it is the one that was handed over last.
-func (s *service) apply(v version) {
+// apply hands over a specification. It does nothing if it is the one that was handed over last. One that is being removed
+// is wanted again then; it returns false if it is too late for that.
+func (s *service) apply(v version) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if reflect.DeepEqual(v.spec, s.last) {
-		return
+	if s.late {
+		return false
+	}
+	again := s.removal != nil
+	if again {
+		close(s.removal.revoked)
+		s.removal, s.ended = nil, false
+	}
+	if !again && reflect.DeepEqual(v.spec, s.last) {
+		return true
 	}
 	s.last = v.spec
 	s.inbox = &v
 	s.given++
 	s.stir()
+	return true
 }
 
-// stop tells the service to stop everything, which is done when s.done is closed. s.kill makes that quick.
-func (s *service) stop() {
+// condemn notes that the service is to be removed. It returns the removal, and whether that is a new one.
+func (s *service) condemn() (r *removal, fresh bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ended = true
+	if fresh = s.removal == nil; fresh {
+		s.removal = &removal{service: s, revoked: make(chan struct{})}
+	}
+	return s.removal, fresh
+}
+
+// stop tells the service to stop everything because of r, which is done when s.done is closed. s.kill makes that quick. It does nothing
+// if r was revoked.
+func (s *service) stop(r *removal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = s.ended || s.removal == r
 	s.stir()
+}
+
+// leaves reports whether the service is being removed.
+func (s *service) leaves() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.removal != nil
+}
+
+// part waits until a service that cannot be wanted again has let go of what another of its name needs; not for long, as one that was
+// killed may not die.
+func (s *service) part() {
+	t := time.NewTimer(afterKill)
+	defer t.Stop()
+	select {
+	case <-s.done:
+	case <-t.C:
+	}
+}
+
+// finish makes it too late to want the service again, unless it is wanted.
+func (s *service) finish() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.late = s.late || s.ended
+	return s.ended
+}
+
+// killFor kills the service's processes, unless r was revoked.
+func (s *service) killFor(r *removal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.removal == r {
+		s.late = true
+		s.kill()
+	}
 }
 
 func (s *service) dependsOn(name string) bool {
@@ -171,7 +230,10 @@ func (s *service) run() {
 		s.publish(seen)
 		s.tell()
 		if ended && len(s.places) == 0 {
-			return
+			if s.finish() {
+				return
+			}
+			continue
 		}
 		s.sleep(look)
 	}

@@ -158,6 +158,9 @@ func (s *simulation) apply(services ...topology.Service) {
 }
 
 func (s *simulation) topology(services ...topology.Service) *topology.Topology {
+	if len(services) == 0 {
+		return topology.Empty
+	}
 	t := &topology.Topology{StateDir: s.stateDir, Services: map[string]topology.Service{}}
 	for _, svc := range services {
 		t.Services[svc.Name] = svc

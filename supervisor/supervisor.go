@@ -61,6 +61,8 @@ type Supervisor struct {
 	ended    bool                // Suspend was called
 	applies  int                 // how often Apply was called
 	services map[string]*service // by name; those being removed stay until they are gone
+
+	asides sync.WaitGroup // removals under way
 }
 
 // New returns a Supervisor that runs nothing yet.
@@ -89,7 +91,9 @@ func newSupervisor(log *slog.Logger, reg prometheus.Registerer, router Router, h
 }
 
 // Apply implements the engine's Subsystem. It returns once the services that t no longer has are
-// stopped, dependents before what they depend on; when ctx is done first, their processes are killed.
+// stopped, dependents before what they depend on; when ctx is done first, their processes are killed. Unless t is
+// topology.Empty, those that take longer than a few seconds to stop go on aside: what they hold is theirs until they are gone, and a later
+// Apply that has one of them again goes on with it.
 // New and changed services converge in their own time, which Status tells. The error is always nil:
 // a process that cannot be started is a state of its instance.
 //
@@ -115,11 +119,14 @@ func (s *Supervisor) Apply(ctx context.Context, t *topology.Topology) error {
 	}
 	for _, name := range names {
 		v := version{spec: t.Services[name], generation: t.Generation, apply: s.applies}
-		if svc, ok := s.services[name]; ok {
-			svc.apply(v)
-		} else {
-			s.services[name] = startService(s.site, t.StateDir, v, found[name])
+		svc, ok := s.services[name]
+		if ok && svc.apply(v) {
+			continue
 		}
+		if ok {
+			svc.part()
+		}
+		s.services[name] = startService(s.site, t.StateDir, v, found[name])
 	}
 	for name, runs := range found {
 		if _, ok := t.Services[name]; !ok {
@@ -128,16 +135,19 @@ func (s *Supervisor) Apply(ctx context.Context, t *topology.Topology) error {
 	}
 	var gone []*service
 	for name, svc := range s.services {
-		if _, ok := t.Services[name]; !ok {
+		if _, ok := t.Services[name]; !ok && (t == topology.Empty || !svc.leaves()) {
 			gone = append(gone, svc)
 		}
 	}
 	s.mu.Unlock()
 
-	s.remove(ctx, gone)
-	if t == topology.Empty {
-		s.closeHost()
+	if t != topology.Empty {
+		s.remove(ctx, gone, removalPatience)
+		return nil
 	}
+	s.remove(ctx, gone, 0)
+	s.asides.Wait()
+	s.closeHost()
 	return nil
 }
 
@@ -173,7 +183,8 @@ func (s *Supervisor) Suspend(ctx context.Context) error {
 	all := slices.Collect(maps.Values(s.services))
 	s.mu.Unlock()
 
-	s.remove(ctx, all)
+	s.remove(ctx, all, 0)
+	s.asides.Wait()
 	s.closeHost()
 	return ctx.Err()
 }
@@ -185,50 +196,6 @@ func (s *Supervisor) closeHost() {
 	if s.open && len(s.services) == 0 {
 		s.open = false
 		s.site.host.close()
-	}
-}
-
-// afterKill bounds the wait for processes that were sent SIGKILL: one in an uninterruptible system call does not die of it.
-const afterKill = 5 * time.Second
-
-// remove stops services and forgets them.
-func (s *Supervisor) remove(ctx context.Context, gone []*service) {
-	if len(gone) == 0 {
-		return
-	}
-	var all sync.WaitGroup
-	for _, svc := range gone {
-		all.Go(func() {
-			for _, other := range gone {
-				if other.dependsOn(svc.name) {
-					<-other.done
-				}
-			}
-			svc.stop()
-			<-svc.done
-		})
-	}
-	stopped := make(chan struct{})
-	go func() { all.Wait(); close(stopped) }()
-
-	select {
-	case <-stopped:
-	case <-ctx.Done():
-		for _, svc := range gone {
-			svc.kill()
-		}
-		select {
-		case <-stopped:
-		case <-time.After(afterKill):
-			s.site.log.Error("processes outlived SIGKILL", "services", len(gone))
-		}
-	}
-
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, svc := range gone {
-		delete(s.services, svc.name)
-		s.site.metrics.forget(svc.name)
 	}
 }
 
