@@ -28,7 +28,7 @@ import (
 // TestMain lets scripts run this binary itself, and the small programs that they need beside it.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"mainstay": main,
+		"mainstay": mainstayMain,
 		"get":      getMain,
 		"load":     loadMain,
 		"service":  serviceMain,
@@ -84,6 +84,7 @@ func scripts(root string) testscript.Params {
 			"running":  running,
 			"lasts":    lasts,
 			"replace":  replace,
+			"program":  program,
 			"promlint": lintMetrics,
 		},
 	}

@@ -53,6 +53,7 @@ type Rooms struct {
 		Status() []backup.JobStatus
 		Now(ctx context.Context, name string) (*backup.Snapshot, error)
 	}
+	Upgrader Upgrader // nil: there is none
 }
 
 // An Engine is what carries out what the API is asked for; *engine.Engine is one.

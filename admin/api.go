@@ -24,6 +24,7 @@ type Status struct {
 	Proxy          proxy.Status               `json:"proxy"`
 	Bus            []bus.RelayStatus          `json:"bus"`
 	Backups        []backup.JobStatus         `json:"backups"`
+	Upgrade        *Upgrade                   `json:"upgrade,omitempty"` // the newest that this process has seen
 }
 
 // Service returns the status of the named service, or nil if there is none.
@@ -88,6 +89,9 @@ func (a *Admin) Status() Status {
 		Proxy:          a.rooms.Proxy.Status(),
 		Bus:            listed(a.rooms.Bus.Status()),
 		Backups:        listed(a.rooms.Backup.Status()),
+	}
+	if a.rooms.Upgrader != nil {
+		s.Upgrade = a.rooms.Upgrader.Last()
 	}
 	for i := range s.Services {
 		s.Services[i].Instances = listed(s.Services[i].Instances)

@@ -62,6 +62,11 @@ func (c *Client) Rollback(ctx context.Context, generation int) (*engine.Outcome,
 	return ask[engine.Outcome](ctx, c, "POST", "/v1/rollback", rollbackRequest{generation})
 }
 
+// Upgrade has another program go on in Mainstay's place. It returns when that has begun; Status tells how it ends.
+func (c *Client) Upgrade(ctx context.Context, q UpgradeRequest) (*Upgrade, error) {
+	return ask[Upgrade](ctx, c, "POST", "/v1/upgrade", q)
+}
+
 // Generations asks which generations are kept, newest first.
 func (c *Client) Generations(ctx context.Context) ([]engine.Kept, error) {
 	list, err := ask[[]engine.Kept](ctx, c, "GET", "/v1/generations", nil)

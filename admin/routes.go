@@ -23,6 +23,7 @@ func (a *api) routes() []route {
 		{"GET", "/v1/generations", answer(a.generations)},
 		{"POST", "/v1/reload", answer(a.reload)},
 		{"POST", "/v1/rollback", answer(a.rollback)},     // {"generation": 3}
+		{"POST", "/v1/upgrade", answer(a.upgrade)},       // {"binary": "/usr/local/bin/mainstay", "drain_seconds": 30}
 		{"POST", "/v1/restart", answer(a.restart)},       // {"service": "web"}
 		{"POST", "/v1/stop", answer(a.stop)},             // {"service": "web"}
 		{"POST", "/v1/start", answer(a.start)},           // {"service": "web"}

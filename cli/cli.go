@@ -51,6 +51,11 @@ type Streams struct {
 func Main(args []string, streams Streams, example []byte) int {
 	supervisor.Become()
 	c := &cli{Streams: streams, example: example}
+	var err error
+	if c.handoff, err = takeHandoff(); err != nil {
+		c.report(err)
+		return ExitFailed
+	}
 	root := c.root()
 	root.SetArgs(args)
 	root.SetIn(streams.In)
@@ -60,6 +65,9 @@ func Main(args []string, streams Streams, example []byte) int {
 	command, err := root.ExecuteC()
 	if err == nil {
 		return ExitDone
+	}
+	if c.handoff.mayGoBack() {
+		err = errors.Join(err, c.handoff.goBack(err))
 	}
 	code := ExitUsage // what cobra itself finds wrong, before a command is entered
 	if c.entered {
@@ -80,6 +88,8 @@ type cli struct {
 	files   []string // --file
 	output  string   // --output
 	entered bool     // the arguments were understood and the command began
+
+	handoff *handoff // from the program that ran in this process before; nil: none did
 }
 
 func (c *cli) root() *cobra.Command {
@@ -101,7 +111,8 @@ between them, snapshots their data, and follows the file as it changes.`,
 		&cobra.Group{ID: "parts", Title: "The parts, also without a topology:"},
 	)
 	for _, command := range []*cobra.Command{
-		c.runCommand(), c.validateCommand(), c.planCommand(), c.reloadCommand(), c.rollbackCommand(), c.generationsCommand(), c.statusCommand(), c.logsCommand(),
+		c.runCommand(), c.validateCommand(), c.planCommand(), c.reloadCommand(), c.rollbackCommand(), c.generationsCommand(),
+		c.upgradeCommand(), c.statusCommand(), c.logsCommand(),
 		c.startCommand(), c.stopCommand(), c.restartCommand(), c.scaleCommand(), c.triggerCommand(),
 	} {
 		command.GroupID = "fleet"
@@ -111,7 +122,7 @@ between them, snapshots their data, and follows the file as it changes.`,
 		command.GroupID = "parts"
 		root.AddCommand(command)
 	}
-	root.AddCommand(c.schemaCommand(), c.versionCommand(), c.exampleServiceCommand())
+	root.AddCommand(c.schemaCommand(), c.versionCommand(), c.exampleServiceCommand(), c.upgradeCheckCommand())
 	return root
 }
 

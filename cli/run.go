@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -19,7 +20,6 @@ import (
 	"mainstay/bus"
 	"mainstay/engine"
 	"mainstay/proxy"
-	"mainstay/sockets"
 	"mainstay/supervisor"
 	"mainstay/topology"
 )
@@ -45,13 +45,19 @@ next start takes them over; as it does after a kill -9.`,
 			if err != nil {
 				return err
 			}
-			fleet := newFleet(log, c.source(log), sockets.New())
-			return fleet.hold(
+			fleet := newFleet(log, c.source(log), c.handoff)
+			defer c.handoff.goBackUnlessArrived(log)()
+			return fleet.hold(c.handoff.lock(),
 				func(ctx context.Context, t *topology.Topology) error {
 					return fleet.window.Serve(ctx, fleet.engine, t.Admin)
 				},
 				func(ctx context.Context, t *topology.Topology) error {
-					return c.announce(ctx, t, fleet.window)
+					if c.handoff == nil {
+						return c.announce(ctx, t, fleet.window)
+					}
+					c.handoff.arrived.Store(true)
+					fleet.arrive(ctx, c.handoff)
+					return nil
 				},
 				returnMemory,
 			)
@@ -76,11 +82,14 @@ func (c *cli) source(log *slog.Logger) engine.Source {
 type fleet struct {
 	engine     *engine.Engine
 	supervisor *supervisor.Supervisor
+	backup     *backup.Backup
 	window     *admin.Admin
+	succession *succession
 }
 
-// newFleet joins the rooms, which listen through set. Nothing runs yet.
-func newFleet(log *slog.Logger, source engine.Source, set *sockets.Set) *fleet {
+// newFleet joins the rooms. Nothing runs yet. h is what a former program in this process has left, nil if there was none.
+func newFleet(log *slog.Logger, source engine.Source, h *handoff) *fleet {
+	set := h.sockets()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	reg := prometheus.WrapRegistererWithPrefix("mainstay_", registry)
@@ -89,30 +98,29 @@ func newFleet(log *slog.Logger, source engine.Source, set *sockets.Set) *fleet {
 	snapshots := backup.New(log, reg)
 	requests := proxy.New(log, reg, set)
 	processes := supervisor.New(log, reg, requests) // requests is told which instances may receive them
-	window := admin.New(log, reg, registry, set, build(), admin.Rooms{
+	f := &fleet{supervisor: processes, backup: snapshots, succession: newSuccession(log, set, h)}
+	f.window = admin.New(log, reg, registry, set, build(), admin.Rooms{
 		Supervisor: processes,
 		Proxy:      requests,
 		Bus:        relays,
 		Backup:     snapshots,
+		Upgrader:   f,
 	})
-
-	return &fleet{
-		engine: engine.New(log, reg, source,
-			engine.Stage{Name: "bus", Subsystem: relays},
-			engine.Stage{Name: "backup", Subsystem: snapshots},
-			engine.Stage{Name: "proxy", Subsystem: requests},
-			engine.Stage{Name: "metrics", Subsystem: window},
-			engine.Stage{Name: "supervisor", Subsystem: processes}, // last: what refuses comes before what touches processes
-		),
-		supervisor: processes,
-		window:     window,
-	}
+	f.engine = engine.New(log, reg, source,
+		engine.Stage{Name: "bus", Subsystem: relays},
+		engine.Stage{Name: "backup", Subsystem: snapshots},
+		engine.Stage{Name: "proxy", Subsystem: requests},
+		engine.Stage{Name: "metrics", Subsystem: f.window},
+		engine.Stage{Name: "supervisor", Subsystem: processes}, // last: what refuses comes before what touches processes
+	)
+	return f
 }
 
 // hold keeps the fleet up until a signal ends it, and returns when nothing runs any more. The tasks
 // begin when the first topology has been applied, and are given it. Their context is done only after
-// everything has stopped, so that the window shows how far a stop has come; a task's error stops the fleet.
-func (f *fleet) hold(tasks ...func(ctx context.Context, t *topology.Topology) error) error {
+// everything has stopped, so that the window shows how far a stop has come; a task's error stops the fleet. lock is the state
+// directory's, if a former program has handed it over.
+func (f *fleet) hold(lock *os.File, tasks ...func(ctx context.Context, t *topology.Topology) error) error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
@@ -123,7 +131,7 @@ func (f *fleet) hold(tasks ...func(ctx context.Context, t *topology.Topology) er
 	g.Go(func() error {
 		defer down()
 		defer stop()
-		return f.engine.Run(running)
+		return f.engine.Run(running, lock)
 	})
 	for _, task := range tasks {
 		g.Go(func() error {
@@ -157,6 +165,16 @@ func (f *fleet) hold(tasks ...func(ctx context.Context, t *topology.Topology) er
 	g.Go(func() error {
 		for {
 			select {
+			case <-running.Done():
+				return nil
+			case next := <-f.succession.begun:
+				f.succession.carryOut(running, f, next)
+			}
+		}
+	})
+	g.Go(func() error {
+		for {
+			select {
 			case <-up.Done():
 				return nil
 			case s := <-signals:
@@ -184,11 +202,59 @@ func (f *fleet) kill() {
 	if f.engine.Topology().OnExit == topology.OnExitKeep {
 		return
 	}
+	for _, pid := range f.pids() {
+		syscall.Kill(-pid, syscall.SIGKILL)
+	}
+}
+
+// Begin implements admin.Upgrader.
+func (f *fleet) Begin(ctx context.Context, q admin.UpgradeRequest) (admin.Upgrade, error) {
+	return f.succession.begin(ctx, f.engine, q)
+}
+
+// Last implements admin.Upgrader.
+func (f *fleet) Last() *admin.Upgrade { return f.succession.Last() }
+
+// arrive ends the upgrade that has led to this program: what was given up for it is begun again.
+func (f *fleet) arrive(ctx context.Context, h *handoff) {
+	f.succession.arrive(f, h)
+	for _, name := range h.Backups {
+		if _, err := f.backup.Now(ctx, name); err != nil {
+			f.succession.log.Warn("backup that the upgrade had cut short failed", "backup", name, "err", err)
+		}
+	}
+}
+
+// pids returns the processes of all instances.
+func (f *fleet) pids() []int {
+	var pids []int
 	for _, service := range f.supervisor.Status() {
 		for _, instance := range service.Instances {
 			if instance.PID > 0 {
-				syscall.Kill(-instance.PID, syscall.SIGKILL)
+				pids = append(pids, instance.PID)
 			}
+		}
+	}
+	return pids
+}
+
+// awaitBackups waits until no backup is under way, and returns those that are when ctx is done.
+func (f *fleet) awaitBackups(ctx context.Context) []string {
+	again := time.NewTicker(100 * time.Millisecond)
+	defer again.Stop()
+	for {
+		var running []string
+		for _, job := range f.backup.Status() {
+			if job.State == "running" {
+				running = append(running, job.Name)
+			}
+		}
+		if len(running) == 0 || ctx.Err() != nil {
+			return running
+		}
+		select {
+		case <-ctx.Done():
+		case <-again.C:
 		}
 	}
 }

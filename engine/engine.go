@@ -27,6 +27,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -93,6 +94,7 @@ type Engine struct {
 	turn        chan struct{}
 	generations *generations
 	register    *register
+	lock        *os.File // of the state directory
 
 	view atomic.Pointer[view]
 }
@@ -124,16 +126,28 @@ func New(log *slog.Logger, reg prometheus.Registerer, source Source, stages ...S
 // It returns an error if nothing could be started: the file's [topology.Problems] when there is no good
 // generation to fall back on, a stage's refusal, or a state directory that cannot be written or that
 // another Mainstay holds. It is called once.
-func (e *Engine) Run(ctx context.Context) error {
-	lock, err := e.start(ctx)
+//
+// lock is what a former program in this process has given to the function of [Engine.HandOver]; nil: there was none. Its name is the
+// lock's path. What that program ran is gone on with then; if that cannot be, it is let go of again and the error says why.
+func (e *Engine) Run(ctx context.Context, lock *os.File) error {
+	resumed := lock != nil
+	var err error
+	if resumed {
+		err = e.goOn(ctx, lock)
+	} else {
+		resumed, err = e.start(ctx)
+	}
 	if err != nil {
 		close(e.ended)
 		return err
 	}
-	defer lock.Close()
+	defer e.lock.Close()
 	close(e.started)
 	e.turn <- struct{}{}
 
+	if resumed {
+		e.catchUp(ctx)
+	}
 	e.follow(ctx)
 
 	close(e.ended)
@@ -142,7 +156,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	return nil
 }
 
-// Started is closed once the first topology has been applied.
+// Started is closed once the first topology has been applied. If that is what a former Mainstay left, a reload follows.
 func (e *Engine) Started() <-chan struct{} { return e.started }
 
 // take waits for the turn. Who has it must give it back.

@@ -153,6 +153,7 @@ type plant struct {
 	crew     crew
 	log      record
 	stateDir string
+	lock     *os.File // that a former program has handed over; nil: none
 	reg      *prometheus.Registry
 	cancel   context.CancelFunc
 	ended    chan error
@@ -192,7 +193,7 @@ func (p *plant) save(services string) {
 func (p *plant) run() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel = cancel
-	go func() { p.ended <- p.Engine.Run(ctx) }()
+	go func() { p.ended <- p.Engine.Run(ctx, p.lock) }()
 	select {
 	case <-p.Started():
 		synctest.Wait()

@@ -1,0 +1,83 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"time"
+
+	"mainstay/topology"
+)
+
+// HandOver lets go of all that runs and calls follow, which makes another program go on with it: it becomes that program and so
+// does not return. It waits for its turn as Reload does. Before anything is let go of it calls prepare, whose error ends it. What is
+// under way may take until limit has passed since the call; what a [Survivor] runs is not touched. follow is given the state
+// directory's lock, for that program's Run.
+//
+// The error is ctx's, prepare's or [ErrStopped], and then everything goes on as it would have, or it is follow's: then nothing runs
+// any more that could go on, and the process has to end.
+func (e *Engine) HandOver(ctx context.Context, limit time.Duration, prepare func(context.Context) error, follow func(lock *os.File) error) error {
+	if err := e.take(ctx); err != nil {
+		return err
+	}
+	begin, t := time.Now(), e.view.Load().topology
+	bounded, cancel := context.WithTimeout(ctx, limit)
+	err := prepare(bounded)
+	cancel()
+	if err == nil && ctx.Err() != nil {
+		err = ErrStopped
+	}
+	if err != nil {
+		e.give()
+		return err
+	}
+	keep := context.WithoutCancel(ctx)
+	limit = max(0, limit-time.Since(begin))
+	for _, stage := range e.stages {
+		if err := e.applyStage(keep, limit, stage, t.Quiet()); err != nil {
+			e.log.Error("stage refused to become quiet", "err", err)
+		}
+	}
+	for _, stage := range slices.Backward(e.stages) {
+		if _, ok := stage.Subsystem.(Survivor); ok {
+			continue
+		}
+		if err := e.applyStage(keep, limit, stage, topology.Empty); err != nil {
+			e.log.Error("stage refused to stop", "err", err)
+		}
+	}
+	if ctx.Err() != nil { // a signal came meanwhile: who waits for the turn stops the rest
+		e.give()
+		return ErrStopped
+	}
+	e.letGo(keep)
+	e.register.written = running{} // whatever has become of the file: the next program needs it
+	e.remember(*e.view.Load())
+	return follow(e.lock)
+}
+
+// letGo suspends the stages that survive and stops the others.
+func (e *Engine) letGo(ctx context.Context) {
+	t := e.view.Load().topology
+	for _, stage := range slices.Backward(e.stages) {
+		if err := e.end(ctx, stage, t, true); err != nil {
+			e.log.Error("stage refused to let go", "err", err)
+		}
+	}
+}
+
+// CheckGeneration reports whether this program can run a generation that is kept in stateDir: nil, or what is wrong with it.
+func CheckGeneration(stateDir string, number int) error {
+	kept, err := generationsIn(slog.New(slog.DiscardHandler), stateDir).read(number)
+	if err != nil {
+		return err
+	}
+	d, err := read(kept.files())
+	if err != nil {
+		return fmt.Errorf("generation %d: %w", number, errors.New(firstError(d.problems)))
+	}
+	return nil
+}
