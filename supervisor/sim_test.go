@@ -39,12 +39,14 @@ type simulation struct {
 	events    []event
 	routed    map[string]int     // processes of each place that the Router was told of, by its id
 	rotation  map[string]rotated // by instance ID
+	draining  map[string]int     // drains under way, by port
 	fewest    int                // that were in the rotation at once
 }
 
 // rotated is an instance in the rotation.
 type rotated struct {
 	since time.Time
+	port  string
 	behaviour
 }
 
@@ -112,7 +114,7 @@ func (p *simulated) held() *hold {
 func newSimulation(t *testing.T, reg prometheus.Registerer, behaviour map[string]behaviour) *simulation {
 	s := &simulation{
 		t: t, behaviour: behaviour, live: map[int]*simulated{}, told: map[string]func(notice){},
-		routed: map[string]int{}, rotation: map[string]rotated{},
+		routed: map[string]int{}, rotation: map[string]rotated{}, draining: map[string]int{},
 	}
 	s.Supervisor = newSupervisor(slog.New(slog.DiscardHandler), reg, s, s)
 	s.site.ports.free = func(int) bool { return true }
@@ -428,7 +430,7 @@ func (s *simulation) Admit(i topology.Instance) {
 	defer s.mu.Unlock()
 	r, ok := s.rotation[i.ID]
 	if !ok {
-		r.since = time.Now()
+		r.since, r.port = time.Now(), portOf(i)
 	}
 	for _, p := range s.live {
 		if strings.HasSuffix(i.Address, ":"+p.port) {
@@ -437,6 +439,8 @@ func (s *simulation) Admit(i topology.Instance) {
 	}
 	s.rotation[i.ID] = r
 }
+
+func portOf(i topology.Instance) string { return i.Address[strings.LastIndex(i.Address, ":")+1:] }
 
 // alias names an instance by its place and which process it is there, whatever else is started meanwhile.
 func (s *simulation) alias(i topology.Instance) string {
@@ -457,7 +461,13 @@ func (s *simulation) Drain(ctx context.Context, i topology.Instance) error {
 	s.mu.Lock()
 	delete(s.rotation, i.ID)
 	s.fewest = min(s.fewest, len(s.rotation))
+	s.draining[portOf(i)]++
 	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		s.draining[portOf(i)]--
+		s.mu.Unlock()
+	}()
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -499,6 +509,16 @@ func (h *hold) release() {
 
 func (p *simulated) signal(sig syscall.Signal) {
 	p.sim.record(time.Now(), "signal %s %s", p.name, sig)
+	p.sim.mu.Lock()
+	for id, r := range p.sim.rotation {
+		if r.port == p.port && p.port != "" {
+			p.sim.t.Errorf("%s was signalled while it was in the rotation as %s", p.name, id)
+		}
+	}
+	if n := p.sim.draining[p.port]; n > 0 && p.port != "" {
+		p.sim.t.Errorf("%s was signalled while its requests were waited for", p.name)
+	}
+	p.sim.mu.Unlock()
 	if sig == syscall.SIGKILL {
 		p.end(exit{signal: sig})
 	} else if !p.ignoreTerm {

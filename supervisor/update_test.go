@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"context"
 	"reflect"
 	"slices"
 	"strings"
@@ -539,5 +540,53 @@ func alter(v reflect.Value) {
 		v.Set(item)
 	case reflect.Bool:
 		v.SetBool(!v.Bool())
+	}
+}
+
+// Whatever a process is ended for, it is out of the rotation and its requests are over before it is signalled; the simulation
+// sees to that, here and in every other test.
+func TestDrainComesBeforeTheSignal(t *testing.T) {
+	live := &topology.Probe{TCP: "{address}", Period: time.Second, Timeout: time.Second, FailureThreshold: 2}
+	ways := map[string]func(s *simulation){
+		"update":     func(s *simulation) { s.apply(web("v2", 2)) },
+		"restart":    func(s *simulation) { s.apply(with(web("v1", 2), epoch(1))) },
+		"scale down": func(s *simulation) { s.apply(web("v1", 1)) },
+		"stop":       func(s *simulation) { s.apply(with(web("v1", 2), func(s *topology.Service) { s.Stopped = true })) },
+		"removal":    func(s *simulation) { s.apply(with(web("v1", 1), named("other"))) },
+		"the end":    func(s *simulation) { s.apply() },
+		"stop-first": func(s *simulation) {
+			s.apply(with(web("v2", 2), func(s *topology.Service) { s.Update.Order = topology.StopFirst }))
+		},
+		"liveness": func(s *simulation) {
+			s.mu.Lock()
+			for _, p := range s.live {
+				p.sickAfter = time.Nanosecond
+			}
+			s.mu.Unlock()
+			s.apply(with(web("v1", 2), func(s *topology.Service) { s.Probes.Liveness = live }))
+		},
+		"canary": func(s *simulation) {
+			s.apply(with(web("bad", 2), canaryOf(10, time.Minute, 0, 0)))
+		},
+		"kill": func(s *simulation) {
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			s.Apply(ctx, topology.Empty)
+		},
+	}
+	for name, way := range ways {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, map[string]behaviour{"bad": {rate: 10, errors: 1}}, func(s *simulation) {
+				s.inFlight = 3 * time.Second
+				s.apply(web("v1", 2))
+				s.pass(10 * time.Second)
+				s.forget()
+				way(s)
+				s.pass(20 * time.Second)
+				if len(s.happened("signal web")) == 0 {
+					t.Error("nothing was signalled")
+				}
+			})
+		})
 	}
 }
