@@ -122,7 +122,7 @@ between them, snapshots their data, and follows the file as it changes.`,
 		command.GroupID = "parts"
 		root.AddCommand(command)
 	}
-	root.AddCommand(c.schemaCommand(), c.versionCommand(), c.exampleServiceCommand(), c.upgradeCheckCommand())
+	root.AddCommand(c.schemaCommand(), c.versionCommand(), c.exampleServiceCommand(), c.bridgeCommand(), c.upgradeCheckCommand())
 	return root
 }
 

@@ -24,7 +24,13 @@ import (
 	"mainstay/topology"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain is Mainstay itself where a test starts it as a process.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "bridge" {
+		os.Exit(Main(os.Args[1:], Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, nil))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // ago returns a time that is shown as its age for half a minute to come.
 func ago(d time.Duration) time.Time { return time.Now().Add(-d) }

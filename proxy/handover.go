@@ -102,6 +102,9 @@ func (p *Proxy) Give(ctx context.Context, c *net.UnixConn) error {
 	return nil
 }
 
+// GiveNothing tells a Take at the other end of c that nothing comes.
+func GiveNothing(c *net.UnixConn) error { return handover.Send(c, handEnd, nil) }
+
 // Take serves the connections that a Give at the other end of c passes, as if it had accepted them on the listener of
 // the same address. It returns nil when the giver has no more or has closed c. A connection of a
 // listener that is not there is closed.

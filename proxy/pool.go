@@ -266,6 +266,17 @@ func (p *pool) trafficOf(id string) topology.Traffic {
 	return sum
 }
 
+// instances returns those in rotation.
+func (p *pool) instances() []topology.Instance {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var list []topology.Instance
+	for _, up := range p.active {
+		list = append(list, up.Instance)
+	}
+	return list
+}
+
 // status returns the instances, those in rotation first.
 func (p *pool) status(now time.Time) PoolStatus {
 	p.mu.Lock()

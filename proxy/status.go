@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"mainstay/topology"
 )
 
 // A Status is how the proxy is doing.
@@ -81,4 +83,16 @@ func (p *Proxy) Status() Status {
 	slices.SortFunc(s.Listeners, func(a, b ListenerStatus) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(s.Services, func(a, b PoolStatus) int { return strings.Compare(a.Service, b.Service) })
 	return s
+}
+
+// Instances returns the instances that requests may go to, as they were last admitted, by service and in the order of admission.
+func (p *Proxy) Instances() []topology.Instance {
+	p.mu.Lock()
+	pools := slices.SortedFunc(maps.Values(p.pools), func(a, b *pool) int { return strings.Compare(a.service, b.service) })
+	p.mu.Unlock()
+	var instances []topology.Instance
+	for _, pool := range pools {
+		instances = append(instances, pool.instances()...)
+	}
+	return instances
 }
