@@ -2,6 +2,10 @@ package supervisor
 
 import (
 	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -588,5 +592,89 @@ func TestDrainComesBeforeTheSignal(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// Whatever edits, restarts, crashes and scales follow each other: no place ever holds more than two processes, none is left over, the
+// last edit wins, and where nothing but updates happens the service is always at full strength.
+func TestAnyEdits(t *testing.T) {
+	programs := map[string]behaviour{
+		"v1": {}, "v2": {readyAfter: 3 * time.Second}, "v3": {stopTime: 7 * time.Second}, "never": {neverReady: true},
+		"early": {neverReady: true, dieAfter: time.Second}, "late": {dieAfter: 3 * time.Second, status: 1}, "deaf": {ignoreTerm: true},
+		"wrong": {rate: 5, errors: 0.5}, "absent": {refuse: errNoProgram},
+	}
+	names := slices.Sorted(maps.Keys(programs))
+	runs := 60
+	if os.Getenv("MAINSTAY_SOAK") != "" {
+		runs = 3000
+	}
+	for seed := range runs {
+		r := rand.New(rand.NewPCG(uint64(seed), 1))
+		simulate(t, programs, func(s *simulation) {
+			s.inFlight = time.Second
+			var done []string
+			calm := seed%2 == 0 // nothing but updates
+			spec := web("v1", 1+r.IntN(4))
+			spec.Update.Parallelism = 1 + r.IntN(2)
+			s.apply(spec)
+			s.pass(10 * time.Second)
+			s.forget()
+			for range 12 {
+				what := r.IntN(6)
+				if calm {
+					what = r.IntN(3)
+				}
+				switch what {
+				case 0:
+					spec.Command = web(names[r.IntN(len(names))], 1).Command
+				case 1:
+					spec.Epoch++
+				case 2:
+					spec.Update.FailureAction = []topology.FailureAction{topology.FailureRollback, topology.FailurePause, topology.FailureContinue}[r.IntN(3)]
+					spec.Update.Canary = nil
+					if r.IntN(2) == 0 {
+						spec.Update.Canary = &topology.Canary{Weight: 10, Duration: 20 * time.Second}
+					}
+				case 3:
+					spec.Replicas = r.IntN(5)
+				case 4:
+					spec.Stopped = !spec.Stopped
+				case 5:
+					if running := s.running(); len(running) > 0 {
+						s.kill(running[r.IntN(len(running))])
+					}
+				}
+				done = append(done, fmt.Sprint(what, " ", spec.Command[1], " ", spec.Replicas, " ", spec.Stopped))
+				s.apply(spec)
+				for range r.IntN(30) {
+					s.pass(time.Duration(r.IntN(2000)) * time.Millisecond)
+					held := map[string]int{}
+					for _, name := range s.running() {
+						place, _, _ := strings.Cut(name, " ")
+						if held[place]++; held[place] > 2 {
+							t.Errorf("seed %d: %q: %q", seed, done, s.running())
+						}
+					}
+					if calm && len(s.running()) > spec.Replicas+spec.Update.Parallelism {
+						t.Errorf("seed %d: more than %d at once: %q: %q", seed, spec.Update.Parallelism, done, s.running())
+					}
+				}
+			}
+			if calm {
+				s.wantStrength(spec.Replicas)
+			}
+			spec.Command, spec.Stopped, spec.Replicas, spec.Update.Canary = web("v2", 1).Command, false, 3, nil
+			s.apply(spec)
+			s.pass(time.Hour)
+			s.wantRunning("web/1 v2", "web/2 v2", "web/3 v2")
+			s.wantState("web", ServiceReady, 3)
+			s.wantUpdate("web", "")
+			if t.Failed() {
+				t.Errorf("seed %d: %q", seed, done)
+			}
+		})
+		if t.Failed() {
+			return
+		}
 	}
 }
