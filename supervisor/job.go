@@ -78,7 +78,7 @@ func (s *service) turn() (look time.Duration) {
 	j, now := s.job, s.job.clock()
 	j.now = now
 	runs := s.want.Schedule != nil && !s.want.Stopped
-	s.reached = s.target.revision // a job is never in the middle of an update
+	s.reached, s.updating, s.phase = s.target.revision, false, "" // a job is never in the middle of an update
 
 	s.clearFor(j, runs)
 	if j.run != nil {
@@ -121,7 +121,7 @@ func (s *service) turn() (look time.Duration) {
 func (s *service) clearFor(j *job, runs bool) {
 	for _, p := range s.sorted() {
 		p.retired = p.replica != 1 || !runs
-		p.dismissNext()
+		s.dismissNext(p)
 		if p.current != nil && p.current != j.instance {
 			p.dismissCurrent()
 		}

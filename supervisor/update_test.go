@@ -678,3 +678,25 @@ func TestAnyEdits(t *testing.T) {
 		}
 	}
 }
+
+// A service that becomes a job in the middle of an update is not in one any more.
+func TestUpdateOfWhatBecomesAJob(t *testing.T) {
+	simulate(t, nil, func(s *simulation) {
+		in := canaryOf(10, time.Minute, 0, 0)
+		s.apply(with(web("v1", 1), in))
+		s.pass(10 * time.Second)
+		s.apply(with(web("v2", 1), in))
+		s.pass(10 * time.Second)
+		s.wantUpdate("web", "canary 0/1")
+		s.apply(with(web("v2", 1), worker, policy(topology.RestartNever), func(s *topology.Service) {
+			s.Schedule = &topology.Schedule{Cron: "0 3 * * *", TimeZone: "UTC", Overlap: topology.OverlapSkip, Missed: topology.MissedSkip}
+		}))
+		s.pass(time.Minute)
+		s.wantUpdate("web", "")
+		s.wantRunning()
+		s.apply(with(web("v2", 1), in))
+		s.pass(10 * time.Minute)
+		s.wantState("web", ServiceReady, 1)
+		s.wantUpdate("web", "")
+	})
+}
