@@ -116,7 +116,7 @@ func (s *service) tend(l life) time.Duration {
 func (c *canary) fault(rule topology.Canary) string {
 	fresh, old := figuresOf(c.fresh.sum), figuresOf(c.old.sum)
 	if c.fresh.sum.Errors >= canaryErrors && fresh.ErrorRatio > old.ErrorRatio+rule.MaxErrorRatio {
-		return fmt.Sprintf("as a canary it failed %s of %d requests, the old instances %s of %d; %s more are allowed",
+		return fmt.Sprintf("as a canary it had errors in %s of %d requests, the old instances in %s of %d; %s more are allowed",
 			percent(fresh.ErrorRatio), fresh.Requests, percent(old.ErrorRatio), old.Requests, percent(rule.MaxErrorRatio))
 	}
 	enough := fresh.Requests >= canaryRequests && old.Requests >= canaryRequests

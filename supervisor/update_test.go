@@ -339,15 +339,15 @@ func TestCanaryFails(t *testing.T) {
 		why      string // empty: it passes
 		by       time.Duration
 	}{
-		{"errors", behaviour{rate: 100}, behaviour{rate: 10, errors: 0.3}, "as a canary it failed 30 % of 10 requests, the old instances 0 % of 200; 1 % more are allowed", 2 * time.Second},
-		{"few requests, all failed", behaviour{rate: 0.1}, behaviour{rate: 0.1, errors: 1}, "as a canary it failed 100 % of 3 requests, the old instances 0 % of 6; 1 % more are allowed", 31 * time.Second},
+		{"errors", behaviour{rate: 100}, behaviour{rate: 10, errors: 0.3}, "as a canary it had errors in 30 % of 10 requests, the old instances in 0 % of 200; 1 % more are allowed", 2 * time.Second},
+		{"few requests, all failed", behaviour{rate: 0.1}, behaviour{rate: 0.1, errors: 1}, "as a canary it had errors in 100 % of 3 requests, the old instances in 0 % of 6; 1 % more are allowed", 31 * time.Second},
 		{"errors that the old ones have too", behaviour{rate: 100, errors: 0.3}, behaviour{rate: 10, errors: 0.3}, "", 0},
 		{"two errors", behaviour{rate: 1}, behaviour{rate: 0.1, errors: 0.4}, "", 0},
 		{"latency", behaviour{rate: 100, latency: 10 * time.Millisecond}, behaviour{rate: 10, latency: 50 * time.Millisecond},
 			"as a canary it answered 95 % of 50 requests within 49ms, the old instances within 9.85ms; 2 times that is allowed", 6 * time.Second},
 		{"latency of few requests", behaviour{rate: 0.5, latency: 10 * time.Millisecond}, behaviour{rate: 0.5, latency: 50 * time.Millisecond}, "", 0},
 		{"no traffic", behaviour{}, behaviour{}, "", 0},
-		{"no traffic on the old ones", behaviour{}, behaviour{rate: 10, errors: 0.3}, "as a canary it failed 30 % of 10 requests, the old instances 0 % of 0; 1 % more are allowed", 2 * time.Second},
+		{"no traffic on the old ones", behaviour{}, behaviour{rate: 10, errors: 0.3}, "as a canary it had errors in 30 % of 10 requests, the old instances in 0 % of 0; 1 % more are allowed", 2 * time.Second},
 		{"dies", behaviour{}, behaviour{dieAfter: 40 * time.Second}, "ready for 40s only: exited with status 0", 41 * time.Second},
 	}
 	for _, tt := range tests {
