@@ -121,61 +121,6 @@ func (s *service) apply(v version) bool {
 	return true
 }
 
-// condemn notes that the service is to be removed. It returns the removal, and whether that is a new one.
-func (s *service) condemn() (r *removal, fresh bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if fresh = s.removal == nil; fresh {
-		s.removal = &removal{service: s, revoked: make(chan struct{})}
-	}
-	return s.removal, fresh
-}
-
-// stop tells the service to stop everything because of r, which is done when s.done is closed. s.kill makes that quick. It does nothing
-// if r was revoked.
-func (s *service) stop(r *removal) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.ended = s.ended || s.removal == r
-	s.stir()
-}
-
-// leaves reports whether the service is being removed.
-func (s *service) leaves() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.removal != nil
-}
-
-// part waits until a service that cannot be wanted again has let go of what another of its name needs; not for long, as one that was
-// killed may not die.
-func (s *service) part() {
-	t := time.NewTimer(afterKill)
-	defer t.Stop()
-	select {
-	case <-s.done:
-	case <-t.C:
-	}
-}
-
-// finish makes it too late to want the service again, unless it is wanted.
-func (s *service) finish() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.late = s.late || s.ended
-	return s.ended
-}
-
-// killFor kills the service's processes, unless r was revoked.
-func (s *service) killFor(r *removal) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.removal == r {
-		s.late = true
-		s.kill()
-	}
-}
-
 func (s *service) dependsOn(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
