@@ -1,12 +1,15 @@
 package proxy
 
+import "bytes"
+
 // A boundary follows the bytes that net/http reads from a plain connection, to tell whether they end exactly where a request
 // does: between two requests net/http may have read the beginning of the next one, and does not say so. It knows
 // where header sections and chunked contents end (RFC 9112, section 7.1), and is told what content follows a header section. What
 // it cannot follow, a line end without CR say, makes it lost, and that for good.
 type boundary struct {
 	phase phase
-	run   int    // of CR LF CR LF, that has just been read
+	line  int    // bytes of the line that is being read
+	cr    bool   // CR was the last of them
 	begun bool   // some of the header section has been read
 	left  int64  // of the content or the chunk
 	early []byte // was read after the header section, before expect
@@ -44,7 +47,7 @@ func (b *boundary) advance(p []byte) {
 			n := min(b.left, int64(len(p)))
 			b.left -= n
 			if p = p[n:]; len(p) > 0 {
-				b.phase, b.run, b.begun = phaseHead, 0, false
+				b.phase, b.begun = phaseHead, false
 			}
 		case phaseChunk:
 			n := min(b.left, int64(len(p)))
@@ -65,20 +68,24 @@ func (b *boundary) advance(p []byte) {
 
 // scan reads up to an empty line, where next begins, or the end of p. It returns how many bytes that was.
 func (b *boundary) scan(p []byte, next phase) int {
-	for i, c := range p {
+	for at := 0; at < len(p); {
+		end := bytes.IndexByte(p[at:], '\n')
+		if end < 0 {
+			b.line += len(p) - at
+			b.cr = p[len(p)-1] == '\r'
+			break
+		}
+		cr := end == 0 && b.cr || end > 0 && p[at+end-1] == '\r'
+		length := b.line + end + 1
+		b.line, b.cr = 0, false
+		at += end + 1
 		switch {
-		case c == '\r' && (b.run == 0 || b.run == 2), c == '\n' && b.run == 1:
-			b.run++
-		case c == '\r':
-			b.run = 1
-		case c == '\n' && b.run == 3:
-			b.phase = next
-			return i + 1
-		case c == '\n':
+		case !cr:
 			b.lose()
 			return len(p)
-		default:
-			b.run = 0
+		case length == len("\r\n"):
+			b.phase = next
+			return at
 		}
 	}
 	return len(p)
@@ -89,7 +96,7 @@ func (b *boundary) size(c byte) {
 	digit := unhex(c)
 	switch {
 	case c == '\n' && b.left == 0:
-		b.phase, b.run = phaseTrailer, 2 // an empty line may follow at once
+		b.phase = phaseTrailer
 	case c == '\n':
 		b.phase = phaseChunk
 		b.left += 2
