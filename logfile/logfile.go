@@ -17,20 +17,22 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 )
 
 // A File is appended to and rotated by rename: path, then path.1, path.2 and so on. It is safe for concurrent use.
 type File struct {
-	path  string
-	limit int64
-	keep  int
+	path string
 
-	mu     sync.Mutex
-	file   *os.File // nil when it could not be opened again after a rotation
-	opened os.FileInfo
-	size   int64
-	closed bool
+	mu        sync.Mutex
+	limit     int64
+	keep      int
+	file      *os.File // nil when it could not be opened again after a rotation
+	opened    os.FileInfo
+	size      int64
+	rotations int
+	closed    bool
 }
 
 // Open opens path for appending, creating it and its directory. A Write that would take the file past
@@ -42,7 +44,40 @@ func Open(path string, limit int64, keep int) (*File, error) {
 	if err := f.openLocked(); err != nil {
 		return nil, err
 	}
+	f.forgetLocked()
 	return f, nil
+}
+
+// Bound changes the bounds that Open was given.
+func (f *File) Bound(limit int64, keep int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fewer := keep < f.keep
+	f.limit, f.keep = limit, keep
+	if fewer {
+		f.forgetLocked()
+	}
+}
+
+// Rotations returns how often a full file was renamed since Open.
+func (f *File) Rotations() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.rotations
+}
+
+// forgetLocked removes what was kept by other bounds. What cannot be removed stays until the next time.
+func (f *File) forgetLocked() {
+	entries, err := os.ReadDir(filepath.Dir(f.path))
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		number, ours := strings.CutPrefix(e.Name(), filepath.Base(f.path)+".")
+		if n, err := strconv.Atoi(number); ours && err == nil && n > f.keep {
+			_ = os.Remove(filepath.Join(filepath.Dir(f.path), e.Name()))
+		}
+	}
 }
 
 // Write appends p whole to one file. On an error (a full disk) p is lost and the next Write tries again.
@@ -144,6 +179,7 @@ func (f *File) rotateLocked() error {
 			return err
 		}
 	}
+	f.rotations++
 	return f.dropLocked()
 }
 

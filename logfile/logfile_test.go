@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
@@ -46,7 +47,7 @@ func content(t *testing.T, path string) string {
 
 func tailed(t *testing.T, f *File, n int) string {
 	t.Helper()
-	r, err := f.Tail(n)
+	r, err := f.Tail(n, time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,7 +225,7 @@ func TestTail(t *testing.T) {
 func TestTailIsOfOneMoment(t *testing.T) {
 	f, _ := open(t, 8, 1)
 	write(t, f, "one\n")
-	r, err := f.Tail(-1)
+	r, err := f.Tail(-1, time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,4 +258,58 @@ func FuzzLastLines(f *testing.F) {
 			t.Errorf("last %d lines of %q: %q (%d), want %q", n, b, got, lines, want)
 		}
 	})
+}
+
+func TestBoundsAreChanged(t *testing.T) {
+	f, path := open(t, 4, 3)
+	for _, s := range []string{"aaa\n", "bbb\n", "ccc\n", "ddd\n"} {
+		write(t, f, s)
+	}
+	if n := f.Rotations(); n != 3 {
+		t.Errorf("%d rotations, want 3", n)
+	}
+	f.Bound(8, 1)
+	write(t, f, "eee\n")
+	if got := tailed(t, f, -1); got != "ccc\nddd\neee\n" {
+		t.Errorf("kept %q", got)
+	}
+	if _, err := os.Stat(path + ".2"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what was kept by the bounds before is still there: %v", err)
+	}
+	f.Close()
+	again, err := Open(path, 8, 0) // as a program would that is started with other bounds
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if got := tailed(t, again, -1); got != "ddd\neee\n" {
+		t.Errorf("kept %q", got)
+	}
+	if _, err := os.Stat(path + ".1"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("opening it with other bounds left %v", err)
+	}
+}
+
+func TestTailSince(t *testing.T) {
+	f, path := open(t, 4, 3)
+	for _, s := range []string{"aaa\n", "bbb\n", "ccc\n"} {
+		write(t, f, s)
+	}
+	now := time.Now()
+	for i, age := range []time.Duration{0, time.Minute, time.Hour} {
+		if err := os.Chtimes(f.old(i), now, now.Add(-age)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := f.Tail(-1, now.Add(-10*time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for range 2 {
+		if b, err := io.ReadAll(r); err != nil || string(b) != "bbb\nccc\n" {
+			t.Errorf("read %q, %v of %s", b, err, path)
+		}
+		r.Rewind()
+	}
 }

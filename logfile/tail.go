@@ -5,42 +5,57 @@ import (
 	"errors"
 	"io"
 	"os"
+	"time"
 )
 
-// Tail returns the last n lines that are kept, or all of them if n is negative, oldest first. What is read is what was
-// there at the time of the call: neither later writes nor rotations show. The caller closes it.
-func (f *File) Tail(n int) (io.ReadCloser, error) {
-	parts, err := f.parts()
+// A Tail is what was in a File at one moment: neither later writes nor rotations show.
+type Tail struct {
+	io.Reader
+	parts []part // oldest first
+}
+
+// Tail returns the last n lines that are kept, or all of them if n is negative, oldest first. Files that were last
+// written to before since are left out. The caller closes it.
+func (f *File) Tail(n int, since time.Time) (*Tail, error) {
+	parts, err := f.parts(since)
 	if err != nil {
 		return nil, err
 	}
-	t := &tail{parts: parts}
-	var readers []io.Reader
-	for i := len(parts) - 1; i >= 0 && n != 0; i-- { // newest first
-		from, lines := int64(0), 0
+	t := &Tail{}
+	for i := len(parts) - 1; i >= 0; i-- { // newest first
+		p := parts[i]
+		if n == 0 {
+			err = errors.Join(err, p.file.Close())
+			continue
+		}
 		if n > 0 {
-			if from, lines, err = lastLines(parts[i].file, parts[i].size, n); err != nil {
-				return nil, errors.Join(err, t.Close())
+			var lines int
+			var wrong error
+			if p.from, lines, wrong = lastLines(p.file, p.size, n); wrong != nil {
+				err = errors.Join(err, wrong)
 			}
 			n -= lines
 		}
-		readers = append([]io.Reader{io.NewSectionReader(parts[i].file, from, parts[i].size-from)}, readers...)
+		t.parts = append([]part{p}, t.parts...)
 	}
-	t.Reader = io.MultiReader(readers...)
+	if err != nil {
+		return nil, errors.Join(err, t.Close())
+	}
+	t.Rewind()
 	return t, nil
 }
 
-type part struct {
-	file *os.File
-	size int64
+// Rewind makes the next Read begin anew.
+func (t *Tail) Rewind() {
+	readers := make([]io.Reader, 0, len(t.parts))
+	for _, p := range t.parts {
+		readers = append(readers, io.NewSectionReader(p.file, p.from, p.size-p.from))
+	}
+	t.Reader = io.MultiReader(readers...)
 }
 
-type tail struct {
-	io.Reader
-	parts []part
-}
-
-func (t *tail) Close() error {
+// Close closes the files.
+func (t *Tail) Close() error {
 	var err error
 	for _, p := range t.parts {
 		err = errors.Join(err, p.file.Close())
@@ -48,25 +63,35 @@ func (t *tail) Close() error {
 	return err
 }
 
-// parts opens every file that is kept, oldest first, all at one moment: a rename changes nothing for what is open,
-// and what is appended later lies beyond the size noted here.
-func (f *File) parts() ([]part, error) {
+// A part is what is read of one file.
+type part struct {
+	file *os.File
+	from int64
+	size int64 // until there
+}
+
+// parts opens every file that is kept and was written to after since, oldest first, all at one moment: a rename changes
+// nothing for what is open, and what is appended later lies beyond the size noted here.
+func (f *File) parts(since time.Time) ([]part, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var parts []part
 	for i := f.keep; i >= 0; i-- {
+		if info, err := os.Stat(f.old(i)); err == nil && info.ModTime().Before(since) {
+			continue
+		}
 		file, err := os.Open(f.old(i))
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return nil, errors.Join(err, (&tail{parts: parts}).Close())
+			return nil, errors.Join(err, (&Tail{parts: parts}).Close())
 		}
 		info, err := file.Stat()
 		if err != nil {
-			return nil, errors.Join(err, file.Close(), (&tail{parts: parts}).Close())
+			return nil, errors.Join(err, file.Close(), (&Tail{parts: parts}).Close())
 		}
-		parts = append(parts, part{file, info.Size()})
+		parts = append(parts, part{file: file, size: info.Size()})
 	}
 	return parts, nil
 }
