@@ -359,9 +359,14 @@ func TestBadRequests(t *testing.T) {
 		{"POST", "/v1/rollback", `{"generation": 77}`, 404, `no such generation: 77`},
 		{"POST", "/v1/rollback", `{"generation": -1}`, 400, `generation: want its number`},
 		{"POST", "/v1/backup/now", `{"backup": "web"}`, 404, `no backup`},
-		{"GET", "/v1/logs", "", 404, `no service`},
+		{"GET", "/v1/logs?service=nobody", "", 404, `no service`},
 		{"GET", "/v1/logs?service=legacy", "", 404, `runs elsewhere`},
-		{"GET", "/v1/logs?service=web&since=1h", "", 400, `unknown parameter`},
+		{"GET", "/v1/logs?service=web&since=1h", "", 400, `no such value`},
+		{"GET", "/v1/logs?service=web&colour=red", "", 400, `unknown parameter`},
+		{"GET", "/v1/logs?instance=web", "", 200, ``},
+		{"GET", "/v1/logs?instance=web/0", "", 400, `no such value`},
+		{"GET", "/v1/logs?grep=(", "", 400, `no such value`},
+		{"GET", "/v1/logs?replica=2", "", 400, `of one service`},
 		{"GET", "/v1/logs?service=web&tail=x", "", 400, `no such value`},
 		{"GET", "/v1/logs?service=web&replica=-1", "", 400, `parameter replica`},
 	}
@@ -401,7 +406,7 @@ func TestLogs(t *testing.T) {
 	t.Run("once", func(t *testing.T) {
 		h := newHouse(t)
 		h.supervisor.lines, h.supervisor.query = lines, make(chan supervisor.LogQuery, 1)
-		q := supervisor.LogQuery{Service: "web", Replica: 2, Tail: 10}
+		q := supervisor.LogQuery{Of: []supervisor.LogSource{{Service: "web", Replica: 2}}, Tail: 10}
 		var got []supervisor.LogLine
 		err := h.open(t).Logs(t.Context(), q, func(line supervisor.LogLine) error {
 			got = append(got, line)
@@ -422,7 +427,7 @@ func TestLogs(t *testing.T) {
 		h.supervisor.lines = lines
 		ctx, cancel := context.WithCancel(t.Context())
 		seen := 0
-		err := h.open(t).Logs(ctx, supervisor.LogQuery{Service: "web", Follow: true}, func(supervisor.LogLine) error {
+		err := h.open(t).Logs(ctx, supervisor.LogQuery{Of: []supervisor.LogSource{{Service: "web"}}, Follow: true}, func(supervisor.LogLine) error {
 			if seen++; seen == len(lines) {
 				cancel()
 			}
@@ -436,7 +441,7 @@ func TestLogs(t *testing.T) {
 		h := newHouse(t)
 		h.supervisor.lines, h.supervisor.err = lines, errors.New("disk gone")
 		seen := 0
-		err := h.open(t).Logs(t.Context(), supervisor.LogQuery{Service: "web"}, func(supervisor.LogLine) error {
+		err := h.open(t).Logs(t.Context(), supervisor.LogQuery{Of: []supervisor.LogSource{{Service: "web"}}}, func(supervisor.LogLine) error {
 			seen++
 			return nil
 		})

@@ -19,7 +19,7 @@ func (a *api) routes() []route {
 		{"GET", "/v1/status", answer(a.status)},
 		{"GET", "/v1/metrics", metricsHandler(a.admin.gatherer)},
 		{"GET", "/v1/plan", answer(a.plan)},
-		{"GET", "/v1/logs", http.HandlerFunc(a.logs)}, // ?service=web&replica=1&tail=10&follow=true
+		{"GET", "/v1/logs", http.HandlerFunc(a.logs)}, // ?service=web&instance=api/2&tail=10&since=…&until=…&grep=…&follow=true
 		{"GET", "/v1/generations", answer(a.generations)},
 		{"POST", "/v1/reload", answer(a.reload)},
 		{"POST", "/v1/rollback", answer(a.rollback)},     // {"generation": 3}

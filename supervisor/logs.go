@@ -1,24 +1,47 @@
 package supervisor
 
 import (
-	"bufio"
-	"bytes"
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io"
+	"maps"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
 // A LogQuery selects lines of output.
 type LogQuery struct {
-	Service string // required
-	Replica int    // 0: all
-	Tail    int    // how many of the last lines of each instance first; negative: all that are kept
-	Follow  bool   // go on with new lines until ctx is done
+	Of     []LogSource // whose lines; none: those of all services, with those that come
+	Tail   int         // how many of the last lines of each instance first; negative: all that are kept
+	Since  time.Time   // no lines before that; zero: all
+	Until  time.Time   // nor after that, and it is not followed for longer; zero: for ever
+	Grep   *regexp.Regexp
+	Follow bool // go on with new lines until ctx is done
+	// After is, by instance, the time of a line to go on after, whatever Tail and Since say: for who has followed before.
+	After map[string]time.Time
+}
+
+// A LogSource is a service, or one of its instances.
+type LogSource struct {
+	Service string
+	Replica int // 0: all
+}
+
+func (s LogSource) String() string {
+	if s.Replica == 0 {
+		return s.Service
+	}
+	return instanceID(s.Service, s.Replica)
+}
+
+// filters reports whether q leaves lines out because of what they are.
+func (q LogQuery) filters() bool { return q.Grep != nil || !q.Since.IsZero() || !q.Until.IsZero() }
+
+// selects reports whether q asks for a line like l.
+func (q LogQuery) selects(l LogLine) bool {
+	return !l.Time.Before(q.Since) && (q.Until.IsZero() || !l.Time.After(q.Until)) && (q.Grep == nil || q.Grep.MatchString(l.Text))
 }
 
 // A LogLine is one line of an instance's output.
@@ -31,26 +54,22 @@ type LogLine struct {
 }
 
 // Logs calls emit with each line that q selects, oldest first, until there is no more
-// or, following, until ctx is done or the service is removed. A follower that is slower than the service misses lines,
-// and is told so. It returns emit's error, ctx's if it is done before the last line, or an error if there is no such service
-// or instance.
+// or, following, until ctx is done or the last of the services that q asks for is removed. Those who come go on being followed. A
+// follower that is slower than the services misses lines, and is told so. It returns emit's error, ctx's if it is done before the last
+// line, or an error if there is no such service or instance.
 func (s *Supervisor) Logs(ctx context.Context, q LogQuery, emit func(LogLine) error) error {
-	s.mu.Lock()
-	svc, ok := s.services[q.Service]
-	s.mu.Unlock()
-	if !ok {
-		return fmt.Errorf("read logs: there is no service %q", q.Service)
-	}
-	return svc.journal.read(ctx, q, emit)
+	return s.site.archive.read(ctx, q, emit)
 }
 
 // followerLines is how many lines wait for a follower before it misses some.
 const followerLines = 4096
 
-// A follower gets the lines of a service live.
+// A follower gets lines live.
 type follower struct {
-	replica int // 0: all
-	lines   chan followed
+	of    []LogSource // none: all
+	lines chan followed
+	over  chan struct{} // closed when there will be no more
+	once  sync.Once
 }
 
 type followed struct {
@@ -58,213 +77,88 @@ type followed struct {
 	missed int // lines of the same instance before it that there was no room for
 }
 
-func (f *follower) wants(replica int) bool { return f.replica == 0 || f.replica == replica }
+func (f *follower) end() { f.once.Do(func() { close(f.over) }) }
 
-func (j *journal) read(ctx context.Context, q LogQuery, emit func(LogLine) error) error {
-	f := &follower{replica: q.Replica}
+func (f *follower) wants(service string, replica int) bool {
+	return len(f.of) == 0 || slices.ContainsFunc(f.of, func(s LogSource) bool {
+		return s.Service == service && (s.Replica == 0 || s.Replica == replica)
+	})
+}
+
+// servicesLocked returns the names of those whose lines f gets, of which there may be none any more.
+func (f *follower) servicesLocked(a *archive) []string {
+	if len(f.of) == 0 {
+		return slices.Sorted(maps.Keys(a.journals))
+	}
+	var names []string
+	for _, s := range f.of {
+		if !slices.Contains(names, s.Service) {
+			names = append(names, s.Service)
+		}
+	}
+	return names
+}
+
+// hopesLocked reports whether there may be more lines for f.
+func (f *follower) hopesLocked(a *archive) bool {
+	return slices.ContainsFunc(f.servicesLocked(a), func(name string) bool { return a.journals[name] != nil })
+}
+
+func (a *archive) read(ctx context.Context, q LogQuery, emit func(LogLine) error) error {
+	f := &follower{of: q.Of, over: make(chan struct{})}
 	if q.Follow {
 		f.lines = make(chan followed, followerLines)
 	}
-	outputs := j.enter(f, q.Follow)
-	defer j.leave(f)
-	if len(outputs) == 0 && q.Replica != 0 {
-		return fmt.Errorf("read logs: there is no instance %s", instanceID(j.service, q.Replica))
-	}
-	if err := j.history(ctx, outputs, f, q, emit); err != nil {
+	outputs, err := a.enter(f, q.Follow)
+	defer a.leave(f)
+	if err != nil {
 		return err
 	}
-	for q.Follow {
+	if err := history(ctx, outputs, f, q, emit); err != nil {
+		return err
+	}
+	if !q.Follow {
+		return nil
+	}
+	var until <-chan time.Time
+	if !q.Until.IsZero() {
+		t := time.NewTimer(time.Until(q.Until))
+		defer t.Stop()
+		until = t.C
+	}
+	for {
 		select {
 		case l := <-f.lines:
-			if err := l.tell(emit); err != nil {
+			if err := l.tell(q, emit); err != nil {
 				return err
 			}
-		case <-j.ended:
-			for len(f.lines) > 0 { // nothing is added any more
-				if err := (<-f.lines).tell(emit); err != nil {
-					return err
-				}
-			}
-			return nil
+			continue
+		case <-f.over:
+		case <-until:
 		case <-ctx.Done():
 			return nil
 		}
+		for len(f.lines) > 0 { // those are from before the end
+			if err := (<-f.lines).tell(q, emit); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
-	return nil
 }
 
-// tell emits the line, and before it that others were missed.
-func (l followed) tell(emit func(LogLine) error) error {
+// tell emits the line if q selects it, and before it that others were missed.
+func (l followed) tell(q LogQuery, emit func(LogLine) error) error {
 	if l.missed > 0 {
 		text := fmt.Sprintf("%d lines skipped: they came faster than they were read here", l.missed)
 		if err := emit(LogLine{Time: l.Time, Instance: l.Instance, Stream: "mainstay", Text: text}); err != nil {
 			return err
 		}
 	}
+	if !q.selects(l.LogLine) {
+		return nil
+	}
 	return emit(l.LogLine)
-}
-
-// enter returns the outputs that there are and, if they are to be followed, makes f a follower of those that will be.
-func (j *journal) enter(f *follower, follow bool) []*output {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	var outputs []*output
-	for replica, o := range j.outputs {
-		if f.wants(replica) {
-			outputs = append(outputs, o)
-		}
-	}
-	if follow {
-		j.followers[f] = struct{}{}
-	}
-	slices.SortFunc(outputs, func(a, b *output) int { return cmp.Compare(a.replica, b.replica) })
-	return outputs
-}
-
-func (j *journal) leave(f *follower) {
-	j.mu.Lock()
-	delete(j.followers, f)
-	outputs := make([]*output, 0, len(j.outputs))
-	for _, o := range j.outputs {
-		outputs = append(outputs, o)
-	}
-	j.mu.Unlock()
-	for _, o := range outputs {
-		o.mu.Lock()
-		delete(o.followers, f)
-		o.mu.Unlock()
-	}
-}
-
-// history emits what each output has kept, in the order of time, and makes f follow it from there on.
-func (j *journal) history(ctx context.Context, outputs []*output, f *follower, q LogQuery, emit func(LogLine) error) error {
-	var pasts []*past
-	defer func() {
-		for _, p := range pasts {
-			p.close()
-		}
-	}()
-	for _, o := range outputs {
-		p, err := o.join(ctx, j.ended, f, q)
-		if err != nil {
-			return err
-		}
-		if p.advance() {
-			pasts = append(pasts, p)
-		} else {
-			p.close()
-		}
-	}
-	for len(pasts) > 0 {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		oldest := slices.MinFunc(pasts, func(a, b *past) int { return a.line.Time.Compare(b.line.Time) })
-		if err := emit(oldest.line); err != nil {
-			return err
-		}
-		if !oldest.advance() {
-			oldest.close()
-			pasts = slices.DeleteFunc(pasts, func(p *past) bool { return p == oldest })
-		}
-	}
-	return nil
-}
-
-// join returns what o has kept and makes f follow it. The writer does it between two writes: what is in the file and what
-// waits for it are then all there was, and everything after it reaches f.
-func (o *output) join(ctx context.Context, ended <-chan struct{}, f *follower, q LogQuery) (*past, error) {
-	var p *past
-	var err error
-	done := make(chan struct{})
-	join := func() {
-		defer close(done)
-		p, err = o.attach(f, q)
-	}
-	select {
-	case o.joins <- join:
-		<-done
-		return p, err
-	case <-ended:
-		return nil, errors.New("read logs: the service has been removed")
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func (o *output) attach(f *follower, q LogQuery) (*past, error) {
-	o.mu.Lock()
-	if q.Follow {
-		o.followers[f] = 0
-	}
-	waiting, queued, recent := bytes.Clone(o.queue), o.queued, slices.Clone(o.recent.kept)
-	o.mu.Unlock()
-
-	if o.path == "" || o.lost || o.open() != nil { // memory is better than nothing
-		var kept []byte
-		if q.Tail >= 0 {
-			recent = recent[max(0, len(recent)-q.Tail):]
-		}
-		for _, l := range recent {
-			kept = appendLine(kept, l)
-		}
-		return newPast(o.instance, nil, kept), nil
-	}
-	older := q.Tail
-	if q.Tail >= 0 {
-		older = max(0, q.Tail-queued)
-		for ; queued > q.Tail; queued-- {
-			waiting = waiting[bytes.IndexByte(waiting, '\n')+1:]
-		}
-	}
-	file, err := o.file.Tail(older)
-	if err != nil {
-		return nil, fmt.Errorf("read logs: %w", err)
-	}
-	return newPast(o.instance, file, waiting), nil
-}
-
-// A past is the lines that were kept before a moment, one at a time.
-type past struct {
-	instance string
-	file     io.Closer // nil: none
-	lines    *bufio.Reader
-	line     LogLine // after advance
-}
-
-func newPast(instance string, file io.ReadCloser, waiting []byte) *past {
-	p := &past{instance: instance}
-	readers := []io.Reader{bytes.NewReader(waiting)}
-	if file != nil {
-		p.file = file
-		readers = []io.Reader{file, readers[0]}
-	}
-	p.lines = bufio.NewReaderSize(io.MultiReader(readers...), 4*lineLimit)
-	return p
-}
-
-// advance reads the next line, or returns false when there is none.
-func (p *past) advance() bool {
-	for {
-		b, err := p.lines.ReadSlice('\n')
-		if errors.Is(err, bufio.ErrBufferFull) {
-			continue // nothing that we wrote is that long
-		}
-		if err != nil && len(b) == 0 {
-			return false
-		}
-		if l, ok := parseLine(strings.TrimSuffix(string(b), "\n")); ok {
-			l.Instance = p.instance
-			p.line = l
-			return true
-		}
-	}
-}
-
-func (p *past) close() {
-	if p.file != nil {
-		p.file.Close()
-	}
 }
 
 // appendLine appends l in the format of the Kubernetes Container Runtime Interface, which collectors of logs read:

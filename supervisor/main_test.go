@@ -249,7 +249,7 @@ func (f *fleet) ready(service string) InstanceStatus {
 func (f *fleet) logs(service string) []string {
 	f.t.Helper()
 	var texts []string
-	err := f.Logs(context.Background(), LogQuery{Service: service, Tail: -1}, func(l LogLine) error {
+	err := f.Logs(context.Background(), LogQuery{Of: []LogSource{{Service: service}}, Tail: -1}, func(l LogLine) error {
 		texts = append(texts, l.Text)
 		return nil
 	})

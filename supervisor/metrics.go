@@ -16,6 +16,7 @@ type metrics struct {
 	canaries      *prometheus.CounterVec // by service, result
 	dropped       *prometheus.CounterVec // by service
 	jobRuns       *prometheus.CounterVec // by service, result
+	forgotten     prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -31,6 +32,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		canaries:      counter("canaries_total", "First instances of an update that were judged by their requests, by result: passed, failed.", "result"),
 		dropped:       counter("output_lines_dropped_total", "Lines of output that could not be kept because the disk was full, failing or too slow."),
 		jobRuns:       counter("job_runs_total", "Runs of a job, by result: succeeded, failed, timed-out, replaced, stopped, unknown; and times at which it did not run: skipped, missed.", "result"),
+		forgotten:     auto.NewCounter(prometheus.CounterOpts{Name: "supervisor_output_files_removed_total", Help: "Old files of output removed so that all are within logs.max_total."}),
 	}
 }
 

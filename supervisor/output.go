@@ -2,8 +2,11 @@ package supervisor
 
 import (
 	"bytes"
+	"context"
+	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -19,114 +22,70 @@ const (
 	// enough for a burst to pass into a healthy one.
 	patience = 10 * time.Millisecond
 
+	// Unless the service says otherwise.
 	fileLimit = 10 << 20 // bytes of a log file
 	filesKept = 4        // beside the one that is written to
 
 	recentLines, recentBytes = 100, 64 << 10 // kept in memory for each place
 )
 
-// A journal is the output of one service: an output for each place that it has ever had, and those who follow it.
-type journal struct {
-	service string
-	dir     string // empty: nothing is written to a disk
-	log     *slog.Logger
-	dropped prometheus.Counter
-	ended   chan struct{} // closed by close
-	writers sync.WaitGroup
+// An output takes the lines of one place, of whichever process fills it, and never makes one wait for long.
+// There is a goroutine that writes them while there are any. Whoever has the turn, it or one who reads, may touch the file.
+type output struct {
+	journal  *journal
+	instance string
+	replica  int
+	path     string // empty: no file
+	log      *slog.Logger
+	dropped  prometheus.Counter
+	turn     chan struct{} // has room for the one whose turn it is
+
+	// Of whose turn it is.
+	file   *logfile.File // nil: not open
+	lost   bool          // the last write failed
+	closed bool
 
 	mu        sync.Mutex
-	outputs   map[int]*output // by replica
-	followers map[*follower]struct{}
+	writing   bool          // the writer is there
+	queue     []byte        // encoded lines that wait for it
+	queued    int           // how many
+	space     chan struct{} // closed when the writer has taken the queue; nil: nobody waits
+	behind    bool          // the queue was full for longer than our patience
+	last      time.Time     // of the last line
+	recent    ring
+	followers map[*follower]int // lines that each has missed since the last it got
 }
 
-func newJournal(service, stateDir string, log *slog.Logger, dropped prometheus.Counter) *journal {
-	j := &journal{
-		service: service, log: log, dropped: dropped, ended: make(chan struct{}),
-		outputs: map[int]*output{}, followers: map[*follower]struct{}{},
-	}
-	if stateDir != "" {
-		j.dir = filepath.Join(stateDir, "logs", service)
-	}
-	return j
-}
-
-// output returns where the lines of a place go.
-func (j *journal) output(replica int) *output {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if o, ok := j.outputs[replica]; ok {
-		return o
-	}
+func newOutput(j *journal, replica int) *output {
 	o := &output{
-		instance: instanceID(j.service, replica),
-		replica:  replica,
-		log:      j.log, dropped: j.dropped,
-		space: make(chan struct{}), wake: make(chan struct{}, 1), joins: make(chan func()),
+		journal: j, instance: instanceID(j.service, replica), replica: replica,
+		log: j.log, dropped: j.dropped,
+		turn:      make(chan struct{}, 1),
 		followers: map[*follower]int{},
 		recent:    ring{lines: recentLines, bytes: recentBytes},
 	}
 	if j.dir != "" {
 		o.path = filepath.Join(j.dir, strconv.Itoa(replica)+".log")
 	}
-	for f := range j.followers {
-		if f.wants(replica) {
-			o.followers[f] = 0
-		}
-	}
-	j.outputs[replica] = o
-	j.writers.Go(func() { o.write(j.ended) })
 	return o
-}
-
-// close ends the journal once what it was given is written. Nothing may be added after it.
-func (j *journal) close() {
-	close(j.ended)
-	j.writers.Wait()
-}
-
-// An output takes the lines of one place, of whichever process fills it, and never makes one wait for long.
-// Its writer goroutine alone touches the file.
-type output struct {
-	instance string
-	replica  int
-	path     string // empty: no file
-	log      *slog.Logger
-	dropped  prometheus.Counter
-	wake     chan struct{} // there is something to write
-	joins    chan func()   // run by the writer between two writes
-
-	file *logfile.File // the writer's; nil: not open
-	lost bool          // the writer's: the last write failed
-
-	mu        sync.Mutex
-	queue     []byte        // encoded lines that wait for the writer
-	queued    int           // how many
-	space     chan struct{} // closed when the writer has taken the queue, then another
-	behind    bool          // the queue was full for longer than our patience
-	recent    ring
-	followers map[*follower]int // lines that each has missed since the last it got
 }
 
 // add takes one line.
 func (o *output) add(stream string, text []byte, partial bool) {
 	line := LogLine{
-		Time: time.Now(), Instance: o.instance, Stream: stream,
+		Instance: o.instance, Stream: stream,
 		Text: string(bytes.ToValidUTF8(text, []byte("\uFFFD"))), Partial: partial,
 	}
 	o.mu.Lock()
 	if len(o.queue) >= queueLimit && !o.behind {
-		space := o.space
-		o.mu.Unlock()
-		t := time.NewTimer(patience)
-		select {
-		case <-space:
-		case <-t.C:
-		}
-		t.Stop()
-		o.mu.Lock()
-		o.behind = len(o.queue) >= queueLimit
+		o.awaitSpaceLocked()
 	}
 	defer o.mu.Unlock()
+	// No two lines in a row have the same time, by which a follower finds where it was.
+	if line.Time = time.Now(); line.Time.Equal(o.last) {
+		line.Time = line.Time.Add(1)
+	}
+	o.last = line.Time
 	o.recent.add(line)
 	for f, missed := range o.followers {
 		select {
@@ -145,49 +104,72 @@ func (o *output) add(stream string, text []byte, partial bool) {
 	}
 	o.queue = appendLine(o.queue, line)
 	o.queued++
-	select {
-	case o.wake <- struct{}{}:
-	default:
+	if !o.writing {
+		o.writing = true
+		o.journal.writers.Go(o.write)
 	}
 }
 
-// write is the writer: it takes all that waits at once, so that a slow disk sees few and large writes.
-func (o *output) write(ended <-chan struct{}) {
-	var spare []byte
-	flush := func() {
-		o.mu.Lock()
-		batch, lines := o.queue, o.queued
-		o.queue, o.queued, o.behind = spare[:0], 0, false
-		close(o.space)
+// awaitSpaceLocked waits until there is space in the queue, but not for long. It lets go of the mutex meanwhile.
+func (o *output) awaitSpaceLocked() {
+	if o.space == nil {
 		o.space = make(chan struct{})
-		o.mu.Unlock()
-		if lines > 0 {
-			o.writeBatch(batch, lines)
-		}
-		if spare = batch; cap(spare) > 64<<10 {
-			spare = nil // a burst's buffer is not kept for ever
-		}
 	}
+	space := o.space
+	o.mu.Unlock()
+	t := time.NewTimer(patience)
+	select {
+	case <-space:
+	case <-t.C:
+	}
+	t.Stop()
+	o.mu.Lock()
+	o.behind = len(o.queue) >= queueLimit
+}
+
+// write is the writer. It takes all that waits at once, so that a slow disk sees few and large writes, and ends when nothing does.
+func (o *output) write() {
+	var spare []byte
 	for {
-		select {
-		case <-o.wake:
-			flush()
-		case join := <-o.joins:
-			join()
-		case <-ended:
-			flush()
-			if o.file != nil {
-				o.file.Close()
-			}
+		o.turn <- struct{}{}
+		batch, lines := o.take(spare)
+		rotated := lines > 0 && o.writeBatch(batch, lines)
+		<-o.turn
+		if lines == 0 {
 			return
 		}
+		if rotated {
+			o.journal.archive.trim()
+		}
+		if spare = batch; cap(spare) > 64<<10 {
+			spare = nil // a burst's buffer is not kept
+		}
 	}
 }
 
-func (o *output) writeBatch(batch []byte, lines int) {
+// take returns what waits, and leaves spare in its place. Without a line there is no writer any more.
+func (o *output) take(spare []byte) (batch []byte, lines int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	batch, lines = o.queue, o.queued
+	o.queue, o.queued, o.behind = spare[:0], 0, false
+	if o.space != nil {
+		close(o.space)
+		o.space = nil
+	}
+	if lines == 0 {
+		o.queue, o.writing = nil, false
+	}
+	return batch, lines
+}
+
+// writeBatch reports whether a full file was put aside for it.
+func (o *output) writeBatch(batch []byte, lines int) (rotated bool) {
 	err := o.open()
 	if err == nil {
+		before := o.file.Rotations()
 		_, err = o.file.Write(batch)
+		rotated = o.file.Rotations() != before
 	}
 	if err != nil {
 		o.dropped.Add(float64(lines))
@@ -196,15 +178,81 @@ func (o *output) writeBatch(batch []byte, lines int) {
 		}
 	}
 	o.lost = err != nil
+	return rotated
 }
 
+// open makes file one that can be written to, within the bounds that hold now.
 func (o *output) open() error {
+	size, keep := o.journal.limits()
 	if o.file != nil {
+		o.file.Bound(size, keep)
 		return nil
 	}
-	file, err := logfile.Open(o.path, fileLimit, filesKept)
+	file, err := logfile.Open(o.path, size, keep)
 	o.file = file
 	return err
+}
+
+// close closes the file. Nobody writes any more.
+func (o *output) close() {
+	o.turn <- struct{}{}
+	defer func() { <-o.turn }()
+	o.closed = true
+	if o.file != nil {
+		o.file.Close()
+	}
+}
+
+// join returns what o has kept and makes f follow it. It does so between two writes: what is in the file and what
+// waits for the writer are then all there was, and everything after it reaches f.
+func (o *output) join(ctx context.Context, f *follower, q LogQuery) (*past, error) {
+	select {
+	case o.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-o.turn }()
+
+	o.mu.Lock()
+	if q.Follow {
+		o.followers[f] = 0
+	}
+	waiting, queued, recent := bytes.Clone(o.queue), o.queued, slices.Clone(o.recent.kept)
+	o.mu.Unlock()
+
+	n, since := q.Tail, q.Since
+	after, resumed := q.After[o.instance]
+	if resumed {
+		n, since = -1, after
+	}
+	if q.filters() && n > 0 {
+		n = -1 // of those that are selected, which are not known yet
+	}
+	switch {
+	case o.closed:
+		return newPast(o.instance, nil, nil), nil
+	case o.path == "" || o.lost || o.open() != nil: // memory is better than nothing
+		if n >= 0 {
+			recent = recent[max(0, len(recent)-n):]
+		}
+		waiting = nil
+		for _, l := range recent {
+			waiting = appendLine(waiting, l)
+		}
+		return newPast(o.instance, nil, waiting), nil
+	}
+	older := n
+	if n >= 0 {
+		older = max(0, n-queued)
+		for ; queued > n; queued-- {
+			waiting = waiting[bytes.IndexByte(waiting, '\n')+1:]
+		}
+	}
+	file, err := o.file.Tail(older, since)
+	if err != nil {
+		return nil, fmt.Errorf("read logs: %w", err)
+	}
+	return newPast(o.instance, file, waiting), nil
 }
 
 // A ring keeps the last lines, as many as both limits allow.

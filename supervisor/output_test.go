@@ -20,6 +20,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"mainstay/topology"
 )
 
 type piece struct {
@@ -134,8 +136,16 @@ func FuzzParseLine(f *testing.F) {
 func newTestJournal(t *testing.T, dir string) (*journal, prometheus.Counter) {
 	t.Helper()
 	dropped := prometheus.NewCounter(prometheus.CounterOpts{Name: "dropped_total"})
-	j := newJournal("web", dir, slog.New(slog.DiscardHandler), dropped)
-	return j, dropped
+	a := newArchive(slog.New(slog.DiscardHandler), prometheus.NewCounter(prometheus.CounterOpts{Name: "removed_total"}))
+	return a.open("web", topology.Output{}, dir, slog.New(slog.DiscardHandler), dropped), dropped
+}
+
+// read reads of j's service alone.
+func (j *journal) read(ctx context.Context, q LogQuery, emit func(LogLine) error) error {
+	if len(q.Of) == 0 {
+		q.Of = []LogSource{{Service: j.service}}
+	}
+	return j.archive.read(ctx, q, emit)
 }
 
 func readAll(t *testing.T, j *journal, q LogQuery) []string {
@@ -163,7 +173,7 @@ func TestJournalTail(t *testing.T) {
 		}{
 			{LogQuery{Tail: -1}, []string{"web/1 a0", "web/2 b0", "web/1 a1", "web/2 b1", "web/1 a2", "web/2 b2"}},
 			{LogQuery{Tail: 1}, []string{"web/1 a2", "web/2 b2"}},
-			{LogQuery{Tail: 2, Replica: 2}, []string{"web/2 b1", "web/2 b2"}},
+			{LogQuery{Tail: 2, Of: []LogSource{{"web", 2}}}, []string{"web/2 b1", "web/2 b2"}},
 			{LogQuery{Tail: 0}, nil},
 		}
 		for _, tt := range tests {
@@ -171,7 +181,7 @@ func TestJournalTail(t *testing.T) {
 				t.Errorf("%+v in %q: %s", tt.q, dir, diff)
 			}
 		}
-		if err := j.read(t.Context(), LogQuery{Replica: 9}, nil); err == nil || err.Error() != "read logs: there is no instance web/9" {
+		if err := j.read(t.Context(), LogQuery{Of: []LogSource{{"web", 9}}}, nil); err == nil || err.Error() != "read logs: there is no instance web/9" {
 			t.Errorf("an instance that is not there: %v", err)
 		}
 		j.close()
@@ -241,7 +251,7 @@ func TestFollowHasNoGapAndNoDouble(t *testing.T) {
 func (o *output) waits() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.queued > 0
+	return o.writing
 }
 
 func TestFollowSeesPlacesThatCome(t *testing.T) {
@@ -350,9 +360,7 @@ func TestFullDiskCostsOnlyLines(t *testing.T) {
 func TestStalledDiskCostsOnlyLines(t *testing.T) {
 	j, dropped := newTestJournal(t, t.TempDir())
 	o := j.output(1)
-	held, release := make(chan struct{}), make(chan struct{})
-	go func() { o.joins <- func() { close(held); <-release } }() // the writer is busy
-	<-held
+	o.turn <- struct{}{} // the writer is busy
 	line := bytes.Repeat([]byte("x"), 1000)
 	for range 5000 {
 		o.add("stdout", line, false)
@@ -363,7 +371,7 @@ func TestStalledDiskCostsOnlyLines(t *testing.T) {
 	if size > queueLimit+2*lineLimit {
 		t.Errorf("%d bytes wait", size)
 	}
-	close(release)
+	<-o.turn
 	j.close()
 	r, err := os.ReadFile(o.path)
 	if err != nil {
@@ -396,7 +404,7 @@ func TestOutputOfAnyKind(t *testing.T) {
 		}
 		return total == 3000000
 	})
-	err := f.Logs(t.Context(), LogQuery{Service: "nothing"}, nil)
+	err := f.Logs(t.Context(), LogQuery{Of: []LogSource{{Service: "nothing"}}}, nil)
 	if err == nil || err.Error() != `read logs: there is no service "nothing"` {
 		t.Errorf("logs of a service that is not there: %v", err)
 	}

@@ -70,7 +70,7 @@ func startService(site *site, stateDir string, v version, found []*run) *service
 		name:    name,
 		site:    site,
 		log:     log,
-		journal: newJournal(name, stateDir, log, site.metrics.dropped.WithLabelValues(name)),
+		journal: site.archive.open(name, v.spec.Output, stateDir, log, site.metrics.dropped.WithLabelValues(name)),
 		wake:    make(chan struct{}, 1),
 		done:    make(chan struct{}),
 
@@ -218,6 +218,7 @@ func attempt(spec topology.Service) topology.Service {
 // take makes v what is wanted.
 func (s *service) take(v version) {
 	s.want, s.taken = v.spec, v.apply
+	s.journal.bound(v.spec.Output)
 	if s.failed != nil && reflect.DeepEqual(attempt(v.spec), attempt(s.failed.spec)) {
 		return // it was given up, and would be again
 	}

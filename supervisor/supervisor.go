@@ -84,6 +84,7 @@ func newSupervisor(log *slog.Logger, reg prometheus.Registerer, router Router, h
 
 		suspended: make(chan struct{}),
 	}
+	s.site.archive = newArchive(log, s.site.metrics.forgotten)
 	if reg != nil {
 		reg.MustRegister(gauges{s.Status})
 	}
@@ -140,6 +141,7 @@ func (s *Supervisor) Apply(ctx context.Context, t *topology.Topology) error {
 		}
 	}
 	s.mu.Unlock()
+	s.site.archive.bound(t.StateDir, t.Logs.MaxTotal)
 
 	if t != topology.Empty {
 		s.remove(ctx, gone, removalPatience)
@@ -211,6 +213,7 @@ type site struct {
 	spread  func(d time.Duration) time.Duration // some part of d, each time another
 	runs    *runs                               // nil: nothing outlives Mainstay
 	clock   schedule.Clock
+	archive *archive
 
 	suspended chan struct{} // closed when processes are to be let go
 }
