@@ -40,7 +40,8 @@ type handoff struct {
 	// Back says why the program that was upgraded to did not come up; then this is the former one again.
 	Back string `json:"back,omitempty"`
 
-	arrived atomic.Bool // what ran runs on
+	arrived     atomic.Bool // what ran runs on
+	environment []string    // that the next program has to find again
 }
 
 // A handedOn is a listening socket.
@@ -102,6 +103,13 @@ func (h *handoff) sockets() *sockets.Set {
 	return sockets.New(held...)
 }
 
+// restore has variables, which this program has taken out of its environment, be in that of the next one.
+func (h *handoff) restore(environment []string) {
+	if h != nil {
+		h.environment = environment
+	}
+}
+
 // become makes the executable at path the program that runs in this process, with the same arguments and the handoff. It
 // returns only if that cannot be.
 func (h *handoff) become(path string) error {
@@ -109,7 +117,7 @@ func (h *handoff) become(path string) error {
 	if err != nil {
 		return err
 	}
-	environment := append(os.Environ(), handoffVariable+"="+string(text))
+	environment := append(append(os.Environ(), h.environment...), handoffVariable+"="+string(text))
 	// Whoever starts a program at this moment must not give it the descriptors.
 	syscall.ForkLock.Lock()
 	defer syscall.ForkLock.Unlock()

@@ -164,7 +164,7 @@ func checkSuccessor(ctx context.Context, path string, t *topology.Topology) (upg
 func (s *succession) carryOut(ctx context.Context, f *fleet, next *successor) {
 	u := next.upgrade
 	s.log.Info("upgrade begun", "binary", next.path, "from", describeBuild(u.From), "to", describeBuild(u.To))
-	h := &handoff{Protocol: upgradeProtocol, Upgrade: u}
+	h := &handoff{Protocol: upgradeProtocol, Upgrade: u, environment: f.manager.given}
 	err := f.engine.HandOver(ctx, next.drain,
 		func(ctx context.Context) error { return s.prepare(ctx, f, next, h) },
 		func(lock *os.File) error {

@@ -233,7 +233,11 @@ func (e *Engine) stop(ctx context.Context) {
 		}
 	}
 	for _, stage := range slices.Backward(e.stages) {
-		if err := e.end(ctx, stage, v.topology, keep); err != nil {
+		if survivor, ok := stage.Subsystem.(Survivor); ok && keep {
+			e.suspend(ctx, stage.Name, survivor)
+			continue
+		}
+		if err := e.applyStage(ctx, patience(v.topology), stage, topology.Empty); err != nil {
 			e.log.Error("stage refused to stop", "err", err)
 		}
 	}
@@ -245,19 +249,6 @@ func (e *Engine) stop(ctx context.Context) {
 	}
 	e.forget()
 	e.log.Info("everything stopped", "took", time.Since(begin))
-}
-
-// end stops a stage that runs t or, if it is to be kept and can be, lets go of it.
-func (e *Engine) end(ctx context.Context, stage Stage, t *topology.Topology, keep bool) error {
-	if survivor, ok := stage.Subsystem.(Survivor); ok && keep {
-		ctx, cancel := context.WithTimeout(ctx, margin)
-		defer cancel()
-		if err := survivor.Suspend(ctx); err != nil {
-			return fmt.Errorf("%s: suspend: %w", stage.Name, err)
-		}
-		return nil
-	}
-	return e.applyStage(ctx, patience(t), stage, topology.Empty)
 }
 
 // slow is how long a stage may take before the log says that it is still busy, and how often that is said again.

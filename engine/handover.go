@@ -41,31 +41,43 @@ func (e *Engine) HandOver(ctx context.Context, limit time.Duration, prepare func
 			e.log.Error("stage refused to become quiet", "err", err)
 		}
 	}
-	for _, stage := range slices.Backward(e.stages) {
-		if _, ok := stage.Subsystem.(Survivor); ok {
-			continue
-		}
-		if err := e.applyStage(keep, limit, stage, topology.Empty); err != nil {
-			e.log.Error("stage refused to stop", "err", err)
-		}
-	}
+	e.stopMortals(keep, limit)
 	if ctx.Err() != nil { // a signal came meanwhile: who waits for the turn stops the rest
 		e.give()
 		return ErrStopped
 	}
-	e.letGo(keep)
+	e.suspendSurvivors(keep)
 	e.register.written = running{} // whatever has become of the file: the next program needs it
 	e.remember(*e.view.Load())
 	return follow(e.lock)
 }
 
-// letGo suspends the stages that survive and stops the others.
-func (e *Engine) letGo(ctx context.Context) {
-	t := e.view.Load().topology
+// stopMortals stops the stages whose work ends with the process.
+func (e *Engine) stopMortals(ctx context.Context, limit time.Duration) {
 	for _, stage := range slices.Backward(e.stages) {
-		if err := e.end(ctx, stage, t, true); err != nil {
-			e.log.Error("stage refused to let go", "err", err)
+		if _, ok := stage.Subsystem.(Survivor); ok {
+			continue
 		}
+		if err := e.applyStage(ctx, limit, stage, topology.Empty); err != nil {
+			e.log.Error("stage refused to stop", "err", err)
+		}
+	}
+}
+
+// suspendSurvivors lets go of what outlives the process.
+func (e *Engine) suspendSurvivors(ctx context.Context) {
+	for _, stage := range slices.Backward(e.stages) {
+		if survivor, ok := stage.Subsystem.(Survivor); ok {
+			e.suspend(ctx, stage.Name, survivor)
+		}
+	}
+}
+
+func (e *Engine) suspend(ctx context.Context, name string, s Survivor) {
+	ctx, cancel := context.WithTimeout(ctx, margin)
+	defer cancel()
+	if err := s.Suspend(ctx); err != nil {
+		e.log.Error("stage did not let go", "stage", name, "err", err)
 	}
 }
 

@@ -85,7 +85,8 @@ func (e *Engine) goOn(ctx context.Context, lock *os.File) error {
 		if resumed, err = e.resume(ctx); resumed {
 			return nil
 		}
-		e.letGo(ctx)
+		e.stopMortals(ctx, margin)
+		e.suspendSurvivors(ctx)
 	}
 	return fmt.Errorf("go on with what runs: %w", cmp.Or(err, errors.New("what runs is not written down")))
 }

@@ -1,0 +1,139 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"mainstay/topology"
+)
+
+func (p *plant) withSurvivor() *plant {
+	p.Engine = New(p.log.logger(), nil, &p.desk,
+		append(p.crew.stages("bus", "proxy"), Stage{Name: "supervisor", Subsystem: survivor{hand{&p.crew, "supervisor"}}})...)
+	return p
+}
+
+func nothing(context.Context) error { return nil }
+
+// handOver has p hand over to the plant that it returns, in another goroutine's place of the same process.
+func (p *plant) handOver(t *testing.T) *plant {
+	t.Helper()
+	next := newPlant(t, p.stateDir, web2).withSurvivor()
+	next.desk.file = p.desk.file
+	follow := func(lock *os.File) error {
+		fd, err := syscall.Dup(int(lock.Fd()))
+		if err != nil {
+			return err
+		}
+		next.lock = os.NewFile(uintptr(fd), lock.Name())
+		return errors.New("the test goes on")
+	}
+	if err := p.HandOver(t.Context(), time.Minute, nothing, follow); err == nil || next.lock == nil {
+		t.Fatalf("HandOver: %v", err)
+	}
+	return next
+}
+
+func TestHandOver(t *testing.T) {
+	stateDir := filepath.Join(t.TempDir(), "state")
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlant(t, stateDir, web2).withSurvivor()
+		p.mustRun()
+		p.override("web", replicas(5))
+		p.crew.took()
+		if err := os.Remove(filepath.Join(stateDir, "running.json")); err != nil { // whoever did that
+			t.Fatal(err)
+		}
+		next := p.handOver(t)
+		p.wantApplied("bus: 1 quiet web×5", "proxy: 1 quiet web×5", "supervisor: 1 quiet web×5",
+			"proxy: empty", "bus: empty", "supervisor: suspended")
+
+		next.desk.err = errors.New("read topology.yaml: no such file") // it is not needed
+		next.mustRun()
+		next.wantApplied("bus: 1 quiet web×5", "proxy: 1 quiet web×5", "supervisor: 1 quiet web×5",
+			"bus: 1 web×5", "proxy: 1 web×5", "supervisor: 1 web×5")
+		next.wantRunning("1 web×5", map[string]string{"web": "replicas 5 (file: 2)"})
+		next.wantResult(next.Status().LastReload, ResultInvalid, 1)
+		if err := newPlant(t, stateDir, web2).run(); !errors.Is(err, ErrHeld) {
+			t.Errorf("another Mainstay: %v, want that the state directory is held", err)
+		}
+		next.stop()
+		p.turn <- struct{}{} // it has no process to end with
+		p.stop()
+	})
+}
+
+func TestHandOverThatIsNotPrepared(t *testing.T) {
+	working(t, web2, func(t *testing.T, p *plant) {
+		no := errors.New("no")
+		err := p.HandOver(t.Context(), time.Minute, func(context.Context) error { return no },
+			func(*os.File) error { t.Error("it was followed"); return nil })
+		if err != no {
+			t.Errorf("HandOver: %v", err)
+		}
+		p.wantApplied()
+		p.save(web3) // everything goes on
+		p.wantApplied("bus: 2 web×3", "proxy: 2 web×3", "supervisor: 2 web×3")
+	})
+}
+
+// A signal in the middle: what was to be stopped is.
+func TestStopDuringHandOver(t *testing.T) {
+	stateDir := filepath.Join(t.TempDir(), "state")
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlant(t, stateDir, web2).withSurvivor()
+		p.mustRun()
+		ctx, cancel := context.WithCancel(t.Context())
+		p.crew.apply = func(_ context.Context, stage string, _ *topology.Topology) error {
+			if stage == "proxy" {
+				cancel()
+			}
+			return nil
+		}
+		err := p.HandOver(ctx, time.Minute, nothing, func(*os.File) error { t.Error("it was followed"); return nil })
+		if err != ErrStopped {
+			t.Errorf("HandOver: %v", err)
+		}
+		p.crew.took()
+		p.crew.apply = nil
+		p.stop()
+		p.wantApplied("bus: 1 quiet web×2", "proxy: 1 quiet web×2", "supervisor: 1 quiet web×2",
+			"supervisor: empty", "proxy: empty", "bus: empty")
+	})
+}
+
+func TestGoOnWithoutANote(t *testing.T) {
+	stateDir := filepath.Join(t.TempDir(), "state")
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlant(t, stateDir, web2).withSurvivor()
+		p.mustRun()
+		next := p.handOver(t)
+		if err := os.Remove(filepath.Join(stateDir, "running.json")); err != nil {
+			t.Fatal(err)
+		}
+		if err := next.run(); err == nil || err.Error() != "go on with what runs: what runs is not written down" {
+			t.Errorf("Run: %v", err)
+		}
+		next.wantApplied("proxy: empty", "bus: empty", "supervisor: suspended") // the processes live for who comes next
+		p.turn <- struct{}{}
+		p.stop()
+		next.lock.Close()
+	})
+}
+
+func TestCheckGeneration(t *testing.T) {
+	stateDir := filepath.Join(t.TempDir(), "state")
+	runOnce(t, stateDir, nil)
+	if err := CheckGeneration(stateDir, 1); err != nil {
+		t.Errorf("CheckGeneration: %v", err)
+	}
+	if err := CheckGeneration(stateDir, 2); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("CheckGeneration of none: %v", err)
+	}
+}
