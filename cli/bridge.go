@@ -91,6 +91,7 @@ func startBridge(ctx context.Context, path string, c crossing, held []sockets.He
 	}
 	defer end.Close()
 	command := exec.Command(path, "bridge", "--log-format", logs.format, "--log-level", logs.level)
+	command.Args[0] = os.Args[0] // as it will be
 	command.Stderr = os.Stderr
 	command.ExtraFiles = []*os.File{end}
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for this process

@@ -25,14 +25,18 @@ import (
 type fleet struct {
 	engine     *engine.Engine
 	supervisor *supervisor.Supervisor
+	proxy      *proxy.Proxy
 	backup     *backup.Backup
 	window     *admin.Admin
 	succession *succession
 	manager    systemd
+	logs       logFlags
 }
 
-// newFleet joins the rooms. Nothing runs yet. manager runs Mainstay itself; h is what a former program in this process has left, nil if there was none.
-func newFleet(log *slog.Logger, source engine.Source, manager systemd, h *handoff) *fleet {
+// newFleet joins the rooms. Nothing runs yet. logs are how log logs, and h is what a former program in this process has left, nil if there was none.
+func newFleet(log *slog.Logger, logs logFlags, source engine.Source, h *handoff) *fleet {
+	manager := takeSystemd(log)
+	h.restore(manager.given)
 	set := h.sockets()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -42,7 +46,7 @@ func newFleet(log *slog.Logger, source engine.Source, manager systemd, h *handof
 	snapshots := backup.New(log, reg)
 	requests := proxy.New(log, reg, set)
 	processes := supervisor.New(log, reg, requests) // requests is told which instances may receive them
-	f := &fleet{supervisor: processes, backup: snapshots, succession: newSuccession(log, set, h), manager: manager}
+	f := &fleet{supervisor: processes, proxy: requests, backup: snapshots, logs: logs, succession: newSuccession(log, set, h), manager: manager}
 	f.window = admin.New(log, reg, registry, set, build(), admin.Rooms{
 		Supervisor: processes,
 		Proxy:      requests,
@@ -171,7 +175,7 @@ func (f *fleet) Last() *admin.Upgrade { return f.succession.Last() }
 
 // arrive ends the upgrade that has led to this program: what was given up for it is begun again.
 func (f *fleet) arrive(ctx context.Context, h *handoff) {
-	f.succession.arrive(f, h)
+	f.succession.arrive(ctx, f, h)
 	for _, name := range h.Backups {
 		if _, err := f.backup.Now(ctx, name); err != nil {
 			f.succession.log.Warn("backup that the upgrade had cut short failed", "backup", name, "err", err)

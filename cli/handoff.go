@@ -36,7 +36,11 @@ type handoff struct {
 	Former   int           `json:"former"` // the executable of the program before, to go back to
 	PIDs     []int         `json:"pids,omitempty"`
 	Backups  []string      `json:"backups,omitempty"` // that were given up, to be made again
-	Bridge   int           `json:"bridge,omitempty"`  // the bridge's process; 0: none
+	// BridgeFD and BridgePID are the bridge that carries the requests meanwhile; 0: there is none. What is under way there has Drain
+	// to end.
+	BridgeFD  int           `json:"bridge_fd,omitempty"`
+	BridgePID int           `json:"bridge_pid,omitempty"`
+	Drain     time.Duration `json:"drain"`
 	// Back says why the program that was upgraded to did not come up; then this is the former one again.
 	Back string `json:"back,omitempty"`
 
@@ -77,6 +81,9 @@ func takeHandoff() (*handoff, error) {
 
 func (h *handoff) descriptors() []int {
 	fds := []int{h.Lock, h.Former}
+	if h.BridgePID != 0 {
+		fds = append(fds, h.BridgeFD)
+	}
 	for _, s := range h.Sockets {
 		fds = append(fds, s.FD)
 	}

@@ -33,9 +33,7 @@ next start takes them over; as it does after a kill -9.`,
 			if err != nil {
 				return err
 			}
-			manager := takeSystemd(log)
-			c.handoff.restore(manager.given)
-			fleet := newFleet(log, c.source(log), manager, c.handoff)
+			fleet := newFleet(log, logs, c.source(log), c.handoff)
 			defer c.handoff.goBackUnlessArrived(log)()
 			return fleet.hold(c.handoff.lock(),
 				func(ctx context.Context, t *topology.Topology) error {

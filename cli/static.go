@@ -41,7 +41,7 @@ func (c *cli) runStatic(logs logFlags, keys map[string]any, up func(admin.Status
 		}
 		return &failure{ExitUsage, err}
 	}
-	fleet := newFleet(log, engine.Static(file), takeSystemd(log), nil)
+	fleet := newFleet(log, logs, engine.Static(file), nil)
 	return fleet.hold(nil, func(context.Context, *topology.Topology) error {
 		up(fleet.window.Status())
 		return nil

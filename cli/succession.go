@@ -30,6 +30,7 @@ type succession struct {
 	log     *slog.Logger
 	sockets *sockets.Set
 	begun   chan *successor
+	crossed chan struct{} // closed when the upgrade that has led to this program is over
 
 	mu   sync.Mutex     // guards the field below
 	last *admin.Upgrade // newest; nil: none
@@ -45,8 +46,10 @@ type successor struct {
 
 // newSuccession returns that of a program which h has led to, or nil has.
 func newSuccession(log *slog.Logger, set *sockets.Set, h *handoff) *succession {
-	s := &succession{log: log, sockets: set, begun: make(chan *successor, 1)}
-	if h != nil {
+	s := &succession{log: log, sockets: set, begun: make(chan *successor, 1), crossed: make(chan struct{})}
+	if h == nil {
+		close(s.crossed)
+	} else {
 		s.last = &h.Upgrade
 	}
 	return s
@@ -160,23 +163,20 @@ func checkSuccessor(ctx context.Context, path string, t *topology.Topology) (upg
 	return report, nil
 }
 
+// A transfer is an upgrade being carried out; it is the engine's Successor.
+type transfer struct {
+	*successor
+	fleet   *fleet
+	handoff *handoff
+	bridge  *bridge // nil: there is none
+}
+
 // carryOut lets next go on in this program's place. It returns if that could not be, and then everything goes on here.
 func (s *succession) carryOut(ctx context.Context, f *fleet, next *successor) {
 	u := next.upgrade
 	s.log.Info("upgrade begun", "binary", next.path, "from", describeBuild(u.From), "to", describeBuild(u.To))
-	h := &handoff{Protocol: upgradeProtocol, Upgrade: u, environment: f.manager.given}
-	err := f.engine.HandOver(ctx, next.drain,
-		func(ctx context.Context) error { return s.prepare(ctx, f, next, h) },
-		func(lock *os.File) error {
-			h.Lock, h.LockPath = int(lock.Fd()), lock.Name()
-			err := h.become(next.path)
-			s.log.Error("upgrade could not be, going back", "err", err)
-			err = h.goBack(err)
-			// Nothing runs here any more. The services do, and the next start takes them over.
-			s.log.Error("no way back", "err", err)
-			os.Exit(ExitFailed)
-			return err
-		})
+	h := &handoff{Protocol: upgradeProtocol, Upgrade: u, environment: f.manager.given, Drain: next.drain}
+	err := f.engine.HandOver(ctx, next.drain, &transfer{successor: next, fleet: f, handoff: h})
 	s.sockets.Release()
 	if h.Former != 0 {
 		unix.Close(h.Former)
@@ -186,29 +186,85 @@ func (s *succession) carryOut(ctx context.Context, f *fleet, next *successor) {
 	s.log.Error("not upgraded", "to", describeBuild(u.To), "err", err)
 }
 
-// prepare puts all that next needs into h. Its error says why next cannot go on after all.
-func (s *succession) prepare(ctx context.Context, f *fleet, next *successor, h *handoff) error {
+// Prepare implements engine.Successor: it puts all that the next program needs into the handoff, and has the bridge carry the
+// requests.
+func (t *transfer) Prepare(ctx context.Context) error {
+	f, h := t.fleet, t.handoff
+	select {
+	case <-f.succession.crossed:
+	case <-ctx.Done():
+		return errors.New("requests that the upgrade before had found under way still are: wait for them, or give them less time with --drain")
+	}
 	h.PIDs = f.pids()
 	h.Backups = f.awaitBackups(ctx)
-	if now, err := os.Stat(next.path); err != nil || !os.SameFile(now, next.info) || !now.ModTime().Equal(next.info.ModTime()) {
-		return errors.Join(fmt.Errorf("%s is not any more what was checked", next.path), err)
+	if now, err := os.Stat(t.path); err != nil || !os.SameFile(now, t.info) || !now.ModTime().Equal(t.info.ModTime()) {
+		return errors.Join(fmt.Errorf("%s is not any more what was checked", t.path), err)
 	}
 	former, err := unix.Open("/proc/self/exe", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("keep the way back: %w", err)
 	}
 	h.Former = former
-	if err := s.sockets.Hold(); err != nil {
+	if err := f.succession.sockets.Hold(); err != nil {
 		return err
 	}
-	for _, held := range s.sockets.Held() {
-		h.Sockets = append(h.Sockets, handedOn{held.Network, held.Address, int(held.File.Fd())})
+	held := f.succession.sockets.Held()
+	for _, s := range held {
+		h.Sockets = append(h.Sockets, handedOn{s.Network, s.Address, int(s.File.Fd())})
 	}
+	return t.cross(ctx, held)
+}
+
+// cross has a bridge of the next program carry the requests, if there are any to carry.
+func (t *transfer) cross(ctx context.Context, held []sockets.Held) error {
+	f := t.fleet
+	running := f.engine.Topology()
+	if len(running.Proxy.Listeners) == 0 {
+		return nil
+	}
+	starting, cancel := context.WithTimeout(ctx, checkPatience)
+	defer cancel()
+	b, err := startBridge(starting, t.path, newCrossing(running, f.proxy.Instances()), held, f.logs)
+	if err != nil {
+		return err
+	}
+	t.bridge = b
+	if err := b.carry(ctx, f.proxy); err != nil {
+		t.Abandon()
+		return err
+	}
+	t.handoff.BridgeFD, t.handoff.BridgePID = b.handles()
 	return nil
 }
 
-// arrive tells how h went, which has led to this program.
-func (s *succession) arrive(f *fleet, h *handoff) {
+// Abandon implements engine.Successor.
+func (t *transfer) Abandon() {
+	if t.bridge == nil {
+		return
+	}
+	t.fleet.proxy.Resume()
+	ctx, cancel := context.WithTimeout(context.Background(), t.drain)
+	defer cancel()
+	if err := t.bridge.release(ctx, t.fleet.proxy); err != nil {
+		t.fleet.succession.log.Warn("requests were cut", "err", err)
+	}
+}
+
+// Follow implements engine.Successor. If the next program cannot be executed the former one is, anew.
+func (t *transfer) Follow(lock *os.File) error {
+	t.handoff.Lock, t.handoff.LockPath = int(lock.Fd()), lock.Name()
+	log := t.fleet.succession.log
+	err := t.handoff.become(t.path)
+	log.Error("upgrade could not be, going back", "err", err)
+	err = t.handoff.goBack(err)
+	// Nothing runs here any more. The services do, and the next start takes them over.
+	log.Error("no way back", "err", err)
+	os.Exit(ExitFailed)
+	return err
+}
+
+// arrive tells how h went, which has led to this program, and takes the requests back from the bridge.
+func (s *succession) arrive(ctx context.Context, f *fleet, h *handoff) {
 	s.sockets.Release()
 	unix.Close(h.Former)
 	u := h.Upgrade
@@ -229,4 +285,21 @@ func (s *succession) arrive(f *fleet, h *handoff) {
 			"kept", u.Kept, "lost", u.Lost, "took", time.Since(u.Time))
 	}
 	s.set(u)
+	if h.BridgePID != 0 {
+		s.takeBack(ctx, f, h)
+	}
+	close(s.crossed)
+}
+
+// takeBack takes the requests back from the bridge and waits for its end.
+func (s *succession) takeBack(ctx context.Context, f *fleet, h *handoff) {
+	b, err := findBridge(h.BridgeFD, h.BridgePID)
+	if err == nil {
+		ctx, cancel := context.WithTimeout(ctx, h.Drain)
+		defer cancel()
+		err = b.release(ctx, f.proxy)
+	}
+	if err != nil {
+		s.log.Warn("requests were cut that the upgrade had found under way", "err", err)
+	}
 }

@@ -12,22 +12,33 @@ import (
 	"mainstay/topology"
 )
 
-// HandOver lets go of all that runs and calls follow, which makes another program go on with it: it becomes that program and so
-// does not return. It waits for its turn as Reload does. Before anything is let go of it calls prepare, whose error ends it. What is
-// under way may take until limit has passed since the call; what a [Survivor] runs is not touched. follow is given the state
-// directory's lock, for that program's Run.
+// A Successor is another program that goes on in this one's place.
+type Successor interface {
+	// Prepare is called before anything is let go of. After an error everything goes on; then it has left nothing to be undone. ctx is done
+	// when what is under way has had its time.
+	Prepare(ctx context.Context) error
+	// Abandon undoes Prepare: Mainstay is to stop.
+	Abandon()
+	// Follow is called when all has been let go of. It makes the process that program and so returns only if that could not be. lock is
+	// the state directory's, for that program's Run.
+	Follow(lock *os.File) error
+}
+
+// HandOver lets go of all that runs so that another program goes on with it in this process. It waits for its turn as Reload does. What is
+// under way may take until limit has passed since then; what a [Survivor] runs is not touched.
 //
-// The error is ctx's, prepare's or [ErrStopped], and then everything goes on as it would have, or it is follow's: then nothing runs
+// The error is ctx's, Prepare's or [ErrStopped], and then everything goes on as it would have, or it is Follow's: then nothing runs
 // any more that could go on, and the process has to end.
-func (e *Engine) HandOver(ctx context.Context, limit time.Duration, prepare func(context.Context) error, follow func(lock *os.File) error) error {
+func (e *Engine) HandOver(ctx context.Context, limit time.Duration, next Successor) error {
 	if err := e.take(ctx); err != nil {
 		return err
 	}
 	begin, t := time.Now(), e.view.Load().topology
 	bounded, cancel := context.WithTimeout(ctx, limit)
-	err := prepare(bounded)
+	err := next.Prepare(bounded)
 	cancel()
 	if err == nil && ctx.Err() != nil {
+		next.Abandon()
 		err = ErrStopped
 	}
 	if err != nil {
@@ -43,13 +54,14 @@ func (e *Engine) HandOver(ctx context.Context, limit time.Duration, prepare func
 	}
 	e.stopMortals(keep, limit)
 	if ctx.Err() != nil { // a signal came meanwhile: who waits for the turn stops the rest
+		next.Abandon()
 		e.give()
 		return ErrStopped
 	}
 	e.suspendSurvivors(keep)
 	e.register.written = running{} // whatever has become of the file: the next program needs it
 	e.remember(*e.view.Load())
-	return follow(e.lock)
+	return next.Follow(e.lock)
 }
 
 // stopMortals stops the stages whose work ends with the process.

@@ -19,7 +19,22 @@ func (p *plant) withSurvivor() *plant {
 	return p
 }
 
-func nothing(context.Context) error { return nil }
+// A heir is a Successor that does as it is told.
+type heir struct {
+	prepare   error
+	abandoned int
+	follow    func(lock *os.File) error // nil: it does not come to that
+}
+
+func (h *heir) Prepare(context.Context) error { return h.prepare }
+func (h *heir) Abandon()                      { h.abandoned++ }
+
+func (h *heir) Follow(lock *os.File) error {
+	if h.follow == nil {
+		return errors.New("nobody was to follow")
+	}
+	return h.follow(lock)
+}
 
 // handOver has p hand over to the plant that it returns, in another goroutine's place of the same process.
 func (p *plant) handOver(t *testing.T) *plant {
@@ -34,7 +49,7 @@ func (p *plant) handOver(t *testing.T) *plant {
 		next.lock = os.NewFile(uintptr(fd), lock.Name())
 		return errors.New("the test goes on")
 	}
-	if err := p.HandOver(t.Context(), time.Minute, nothing, follow); err == nil || next.lock == nil {
+	if err := p.HandOver(t.Context(), time.Minute, &heir{follow: follow}); err == nil || next.lock == nil {
 		t.Fatalf("HandOver: %v", err)
 	}
 	return next
@@ -72,10 +87,9 @@ func TestHandOver(t *testing.T) {
 func TestHandOverThatIsNotPrepared(t *testing.T) {
 	working(t, web2, func(t *testing.T, p *plant) {
 		no := errors.New("no")
-		err := p.HandOver(t.Context(), time.Minute, func(context.Context) error { return no },
-			func(*os.File) error { t.Error("it was followed"); return nil })
-		if err != no {
-			t.Errorf("HandOver: %v", err)
+		next := &heir{prepare: no}
+		if err := p.HandOver(t.Context(), time.Minute, next); err != no || next.abandoned != 0 {
+			t.Errorf("HandOver: %v, abandoned %d times", err, next.abandoned)
 		}
 		p.wantApplied()
 		p.save(web3) // everything goes on
@@ -96,9 +110,9 @@ func TestStopDuringHandOver(t *testing.T) {
 			}
 			return nil
 		}
-		err := p.HandOver(ctx, time.Minute, nothing, func(*os.File) error { t.Error("it was followed"); return nil })
-		if err != ErrStopped {
-			t.Errorf("HandOver: %v", err)
+		next := new(heir)
+		if err := p.HandOver(ctx, time.Minute, next); err != ErrStopped || next.abandoned != 1 {
+			t.Errorf("HandOver: %v, abandoned %d times, want ErrStopped and once", err, next.abandoned)
 		}
 		p.crew.took()
 		p.crew.apply = nil
