@@ -606,7 +606,7 @@ func TestAnyEdits(t *testing.T) {
 	names := slices.Sorted(maps.Keys(programs))
 	runs := 60
 	if os.Getenv("MAINSTAY_SOAK") != "" {
-		runs = 3000
+		runs = 1500
 	}
 	for seed := range runs {
 		r := rand.New(rand.NewPCG(uint64(seed), 1))
@@ -632,7 +632,10 @@ func TestAnyEdits(t *testing.T) {
 				case 2:
 					spec.Update.FailureAction = []topology.FailureAction{topology.FailureRollback, topology.FailurePause, topology.FailureContinue}[r.IntN(3)]
 					spec.Update.Canary = nil
-					if r.IntN(2) == 0 {
+					spec.Update.Order = topology.StartFirst
+					if !calm && r.IntN(3) == 0 {
+						spec.Update.Order = topology.StopFirst
+					} else if r.IntN(2) == 0 {
 						spec.Update.Canary = &topology.Canary{Weight: 10, Duration: 20 * time.Second}
 					}
 				case 3:
