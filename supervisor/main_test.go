@@ -38,6 +38,10 @@ func TestMain(m *testing.M) {
 		beService(os.Args[1:])
 		return
 	}
+	if scenario, stateDir, ok := strings.Cut(os.Getenv(mainstayVariable), ":"); ok {
+		beMainstay(scenario, stateDir)
+		return
+	}
 	goleak.VerifyTestMain(m)
 }
 
