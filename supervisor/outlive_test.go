@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -23,7 +24,7 @@ import (
 // With this variable set, the test binary is a Mainstay that runs one of outliving: SCENARIO:STATEDIR.
 const mainstayVariable = "MAINSTAY_TEST_MAINSTAY"
 
-// outliving are services for tests in which one Mainstay ends and another comes.
+// outliving are services for tests in which one Mainstay ends and another comes. On SIGUSR1 it goes on to those whose name has a + more.
 var outliving = map[string]func() []topology.Service{
 	"few": func() []topology.Service {
 		return []topology.Service{
@@ -36,6 +37,8 @@ var outliving = map[string]func() []topology.Service{
 	"many": func() []topology.Service {
 		return []topology.Service{with(shell("many", `exec sleep 1000`), func(s *topology.Service) { s.Replicas = 100 })}
 	},
+	"rolled":  func() []topology.Service { return []topology.Service{rolled()} },
+	"rolled+": func() []topology.Service { return []topology.Service{rolled("-ready-after", "1s")} },
 	"watched": func() []topology.Service {
 		probe := &topology.Probe{
 			HTTPGet: &topology.HTTPGet{Address: "{address}", Path: "/readyz"}, Period: 20 * time.Millisecond, Timeout: 500 * time.Millisecond,
@@ -56,19 +59,37 @@ func listening(s *topology.Service) {
 	}
 }
 
+// rolled returns a service whose updates have little time.
+func rolled(args ...string) topology.Service {
+	return with(program("rolled", append(args, "-listen")...), listening, func(s *topology.Service) {
+		s.Update.Deadline, s.Update.MinReady = 1500*time.Millisecond, 100*time.Millisecond
+	})
+}
+
 // beMainstay runs a scenario until it is killed, and prints the status all the time.
 func beMainstay(scenario, stateDir string) {
 	os.Unsetenv(mainstayVariable) // it is none of the services'
 	s := New(slog.New(slog.NewTextHandler(os.Stderr, nil)), nil, noRouter{})
-	t := &topology.Topology{StateDir: stateDir, Services: map[string]topology.Service{}}
-	for _, svc := range outliving[scenario]() {
-		t.Services[svc.Name] = svc
+	apply := func() {
+		t := &topology.Topology{StateDir: stateDir, Services: map[string]topology.Service{}}
+		for _, svc := range outliving[scenario]() {
+			t.Services[svc.Name] = svc
+		}
+		if err := s.Apply(context.Background(), t); err != nil {
+			panic(err)
+		}
 	}
-	if err := s.Apply(context.Background(), t); err != nil {
-		panic(err)
-	}
-	for range time.Tick(20 * time.Millisecond) {
-		json.NewEncoder(os.Stdout).Encode(s.Status())
+	next := make(chan os.Signal, 1)
+	signal.Notify(next, syscall.SIGUSR1)
+	apply()
+	for tick := time.Tick(20 * time.Millisecond); ; {
+		select {
+		case <-next:
+			scenario += "+"
+			apply()
+		case <-tick:
+			json.NewEncoder(os.Stdout).Encode(s.Status())
+		}
 	}
 }
 
@@ -397,6 +418,22 @@ func TestStoppedMainstayKillsNobody(t *testing.T) {
 			t.Errorf("the process of %s was %d and is %d", id, pid, after[id])
 		}
 	}
+}
+
+func TestStoppedMainstayGivesNoUpdateUp(t *testing.T) {
+	n := startNeighbour(t, "rolled", t.TempDir())
+	t.Cleanup(func() {
+		for _, pid := range n.pids() {
+			syscall.Kill(-pid, syscall.SIGKILL)
+		}
+	})
+	syscall.Kill(n.Process.Pid, syscall.SIGUSR1)
+	n.until("the new one is started", func(s ServiceStatus) bool { return len(s.Instances) == 2 && s.Instances[1].PID != 0 })
+	syscall.Kill(n.Process.Pid, syscall.SIGSTOP)
+	pause(t, 4*time.Second)
+	syscall.Kill(n.Process.Pid, syscall.SIGCONT)
+	n.until("the update is over", func(s ServiceStatus) bool { return s.State != ServiceUpdating })
+	n.until("it was not given up", func(s ServiceStatus) bool { return s.State == ServiceReady && s.Reason == "" })
 }
 
 // pause lets real time pass, where it is the passing of time that is tested.

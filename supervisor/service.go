@@ -60,6 +60,7 @@ type service struct {
 	job       *job             // nil: it is none
 	asked     []trigger        // for runs
 	answers   []func()         // to those who have asked
+	resumed   time.Time        // when Mainstay last went on after it was stopped (SIGSTOP); zero: never
 }
 
 // startService starts a service. It goes on with what was found of a former Mainstay's.
@@ -180,9 +181,17 @@ func (s *service) run() {
 			}
 			continue
 		}
+		asleep := time.Now()
 		s.sleep(look)
+		if look > 0 && time.Since(asleep) > look+stall {
+			s.resumed = time.Now()
+		}
 	}
 }
+
+// stall is by how much a goroutine that had nothing to wait for must be late before Mainstay is taken to have been stopped meanwhile. Then
+// what its instances did is not known, and no deadline of theirs has passed.
+const stall = time.Second
 
 // sleep returns when something may be different, at the latest after d unless it is 0.
 func (s *service) sleep(d time.Duration) {
@@ -198,6 +207,15 @@ func (s *service) sleep(d time.Duration) {
 		s.asked = append(s.asked, t)
 	case <-over:
 	}
+}
+
+// due returns when an instance on trial that is doing as l must be ready.
+func (s *service) due(l life) time.Time {
+	due := l.due(s.want.Update.Deadline)
+	if again := s.resumed.Add(s.want.Update.Deadline); again.After(due) {
+		return again
+	}
+	return due
 }
 
 // recipe returns of spec what a process is made from: a difference here needs another process.
