@@ -28,7 +28,7 @@ const mainstayVariable = "MAINSTAY_TEST_MAINSTAY"
 var outliving = map[string]func() []topology.Service{
 	"few": func() []topology.Service {
 		return []topology.Service{
-			with(program("web", "-listen"), listening, func(s *topology.Service) { s.Replicas = 2 }),
+			with(program("web", "-listen"), served, func(s *topology.Service) { s.Replicas = 2 }),
 			shell("chatty", `i=0; while :; do i=$((i+1)); echo line $i; echo line $i >&2; sleep 0.01; done`),
 			program("leaver", "-child", "setsid"),
 		}
@@ -44,14 +44,14 @@ var outliving = map[string]func() []topology.Service{
 			HTTPGet: &topology.HTTPGet{Address: "{address}", Path: "/readyz"}, Period: 20 * time.Millisecond, Timeout: 500 * time.Millisecond,
 			FailureThreshold: 1, SuccessThreshold: 1,
 		}
-		return []topology.Service{with(program("watched", "-listen"), listening, func(s *topology.Service) {
+		return []topology.Service{with(program("watched", "-listen"), served, func(s *topology.Service) {
 			s.Replicas, s.Probes.Startup, s.Probes.Liveness = 4, s.Probes.Readiness, probe
 		})}
 	},
 }
 
-// listening makes a service one that is given a port and asked for /readyz there.
-func listening(s *topology.Service) {
+// served makes a service one that is given a port and asked for /readyz there.
+func served(s *topology.Service) {
 	s.Port = topology.PortAuto
 	s.Probes.Readiness = &topology.Probe{
 		HTTPGet: &topology.HTTPGet{Address: "{address}", Path: "/readyz"}, Period: 100 * time.Millisecond, Timeout: time.Second,
@@ -61,7 +61,7 @@ func listening(s *topology.Service) {
 
 // rolled returns a service whose updates have little time.
 func rolled(args ...string) topology.Service {
-	return with(program("rolled", append(args, "-listen")...), listening, func(s *topology.Service) {
+	return with(program("rolled", append(args, "-listen")...), served, func(s *topology.Service) {
 		s.Update.Deadline, s.Update.MinReady = 1500*time.Millisecond, 100*time.Millisecond
 	})
 }
@@ -147,11 +147,11 @@ func (n *neighbour) until(what string, ok func(ServiceStatus) bool) {
 	})
 }
 
-// pids returns its services' processes, by instance.
-func (n *neighbour) pids() map[string]int {
+// processes returns its services' processes, by instance.
+func (n *neighbour) processes() map[string]int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return pids(n.last)
+	return processesOf(n.last)
 }
 
 // within fails the test unless ok becomes true in time.
@@ -179,8 +179,8 @@ func (n *neighbour) kill() {
 	}
 }
 
-// pids returns the processes of a status, by instance.
-func pids(all []ServiceStatus) map[string]int {
+// processesOf returns the processes of a status, by instance.
+func processesOf(all []ServiceStatus) map[string]int {
 	m := map[string]int{}
 	for _, s := range all {
 		for _, i := range s.Instances {
@@ -197,7 +197,7 @@ func killed(t *testing.T, scenario string) (*fleet, map[string]int) {
 	f := newFleet(t)
 	n := startNeighbour(t, scenario, f.state)
 	n.kill()
-	before := n.pids()
+	before := n.processes()
 	for id, pid := range before {
 		if !alive(pid) {
 			t.Errorf("process %d of %s has ended with Mainstay", pid, id)
@@ -209,7 +209,7 @@ func killed(t *testing.T, scenario string) (*fleet, map[string]int) {
 
 func (f *fleet) wantPids(before map[string]int) {
 	f.t.Helper()
-	after := pids(f.Status())
+	after := processesOf(f.Status())
 	for id, pid := range before {
 		if after[id] != pid {
 			f.t.Errorf("the process of %s was %d and is %d", id, pid, after[id])
@@ -222,7 +222,6 @@ func (f *fleet) wantPids(before map[string]int) {
 
 func TestKilledMainstayLeavesItsServices(t *testing.T) {
 	f, before := killed(t, "few")
-	within(t, "the chatty one goes on", func() bool { return true })
 	f.apply(outliving["few"]()...)
 	f.wantPids(before)
 	for _, s := range f.Status() {
@@ -273,19 +272,20 @@ func TestKilledMainstayLeavesItsServices(t *testing.T) {
 		t.Errorf("it was restarted %d times", i.Restarts)
 	}
 	// And a stop leaves nothing, wherever it went.
+	left := f.children("leaver")
 	f.apply()
 	for id, pid := range before {
 		if alive(pid) {
 			t.Errorf("process %d of %s is still there", pid, id)
 		}
 	}
-	for _, pid := range f.children("leaver") {
+	for _, pid := range left {
 		if alive(pid) {
 			t.Errorf("process %d, which left the group, is still there", pid)
 		}
 	}
-	if left, _ := filepath.Glob(filepath.Join(f.state, "run", "*.*")); len(left) != 0 {
-		t.Errorf("left: %v", left)
+	if runs, _ := filepath.Glob(filepath.Join(f.state, "run", "*.*")); len(left) == 0 || len(runs) != 0 {
+		t.Errorf("processes that left: %v; directories: %v", left, runs)
 	}
 }
 
@@ -311,16 +311,18 @@ func TestKilledMainstayOfManyInstances(t *testing.T) {
 func TestEndedWhileNoMainstayRan(t *testing.T) {
 	f, before := killed(t, "one")
 	syscall.Kill(before["one/1"], syscall.SIGKILL)
+	within(t, "it has ended", func() bool { return !alive(before["one/1"]) })
 	f.apply(outliving["one"]()...)
-	if i := f.ready("one"); i.PID == before["one/1"] || i.Restarts != 1 {
-		t.Errorf("instance: %+v", i)
-	}
+	f.eventually("another is ready", func() bool {
+		i := f.only("one")
+		return i.State == StateReady && i.PID != before["one/1"] && i.Restarts == 1
+	})
 }
 
 // spoil changes one field of what is noted of the only process's identity.
 func spoil(t *testing.T, state string, change func(fields map[string]any)) {
 	t.Helper()
-	path, content := identity(t, state)
+	path, content := whoIs(t, state)
 	fields := map[string]any{}
 	if err := json.Unmarshal(content, &fields); err != nil {
 		t.Fatal(err)
@@ -337,7 +339,7 @@ func spoil(t *testing.T, state string, change func(fields map[string]any)) {
 	write(t, path, string(b), 0o600)
 }
 
-func identity(t *testing.T, state string) (path string, content []byte) {
+func whoIs(t *testing.T, state string) (path string, content []byte) {
 	t.Helper()
 	paths, _ := filepath.Glob(filepath.Join(state, "run", "*", "process.json"))
 	if len(paths) != 1 {
@@ -355,6 +357,7 @@ func TestRecycledPidIsNotSignalled(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f, before := killed(t, "one")
 			syscall.Kill(-before["one/1"], syscall.SIGKILL)
+			within(t, "it has ended", func() bool { return !alive(before["one/1"]) })
 			stranger := exec.Command("sleep", "1000")
 			stranger.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 			if err := stranger.Start(); err != nil {
@@ -381,7 +384,7 @@ func TestTornRecords(t *testing.T) {
 	for _, name := range []string{"process.json", recordFile} {
 		t.Run(name, func(t *testing.T) {
 			f, before := killed(t, "one")
-			path, _ := identity(t, f.state)
+			path, _ := whoIs(t, f.state)
 			path = filepath.Join(filepath.Dir(path), name)
 			content, err := os.ReadFile(path)
 			if err != nil {
@@ -402,7 +405,7 @@ func TestTornRecords(t *testing.T) {
 
 func TestStoppedMainstayKillsNobody(t *testing.T) {
 	n := startNeighbour(t, "watched", t.TempDir())
-	before := n.pids()
+	before := n.processes()
 	for _, pid := range before {
 		t.Cleanup(func() { syscall.Kill(-pid, syscall.SIGKILL) })
 	}
@@ -412,7 +415,7 @@ func TestStoppedMainstayKillsNobody(t *testing.T) {
 		syscall.Kill(n.Process.Pid, syscall.SIGCONT)
 		pause(t, 300*time.Millisecond)
 	}
-	after := n.pids()
+	after := n.processes()
 	for id, pid := range before {
 		if after[id] != pid {
 			t.Errorf("the process of %s was %d and is %d", id, pid, after[id])
@@ -423,7 +426,7 @@ func TestStoppedMainstayKillsNobody(t *testing.T) {
 func TestStoppedMainstayGivesNoUpdateUp(t *testing.T) {
 	n := startNeighbour(t, "rolled", t.TempDir())
 	t.Cleanup(func() {
-		for _, pid := range n.pids() {
+		for _, pid := range n.processes() {
 			syscall.Kill(-pid, syscall.SIGKILL)
 		}
 	})
