@@ -132,7 +132,7 @@ func (s *service) try(p *place, now time.Time) (look time.Duration) {
 			return rest
 		}
 	case rule.Deadline > 0 && !l.launched.IsZero() && s.canReturn():
-		return s.due(l).Sub(now)
+		return s.trialEnds(l).Sub(now)
 	}
 	return 0
 }
@@ -152,7 +152,7 @@ func (s *service) fault(p *place, l life, now time.Time) string {
 		return l.lapse
 	case l.failures >= triesOnTrial:
 		return fmt.Sprintf("it ended %d times: %s", l.failures, l.failure)
-	case l.state != StateReady && deadline > 0 && !l.launched.IsZero() && !now.Before(s.due(l)):
+	case l.state != StateReady && deadline > 0 && !l.launched.IsZero() && !now.Before(s.trialEnds(l)):
 		return fmt.Sprintf("not ready after %s: %s", deadline, p.next.complaint())
 	case s.isCanary(p):
 		return s.canary.fault(*s.want.Update.Canary)

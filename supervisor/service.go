@@ -209,8 +209,8 @@ func (s *service) sleep(d time.Duration) {
 	}
 }
 
-// due returns when an instance on trial that is doing as l must be ready.
-func (s *service) due(l life) time.Time {
+// trialEnds returns when an instance on trial that is doing as l must be ready.
+func (s *service) trialEnds(l life) time.Time {
 	due := l.due(s.want.Update.Deadline)
 	if again := s.resumed.Add(s.want.Update.Deadline); again.After(due) {
 		return again
