@@ -65,8 +65,13 @@ func (s *simulation) crash(away func()) {
 	if away != nil {
 		away()
 	}
-	s.forget()
+	s.replace()
+}
+
+// replace puts another Supervisor with another Router in the place of one that does nothing any more.
+func (s *simulation) replace() {
 	s.routed, s.rotation = map[string]int{}, map[string]rotated{}
+	s.forget()
 	s.Supervisor = newSupervisor(slog.New(slog.DiscardHandler), nil, s, s)
 	s.site.ports.free = s.nobodyListens
 }
@@ -396,8 +401,7 @@ func TestSuspendTouchesNoProcess(t *testing.T) {
 		if st := s.Status(); len(st) != 0 {
 			t.Errorf("Status after Suspend: %+v", st)
 		}
-		s.Supervisor = newSupervisor(slog.New(slog.DiscardHandler), nil, s, s)
-		s.site.ports.free = s.nobodyListens
+		s.replace()
 		s.apply(all()...)
 		s.wantState("web", ServiceReady, 2)
 		s.wantHappened(nil, "start web")
