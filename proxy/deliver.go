@@ -59,10 +59,11 @@ func (x *exchange) deliver(p *pool, hold topology.Hold) *defeat {
 			if f.sent {
 				sent++
 			}
-			if x.mayRetry(f, counted) {
+			now, later := x.mayRetry(f, counted)
+			if now {
 				continue
 			}
-			if !f.stranded() {
+			if !f.stranded() && !(later && hold.For > 0) { // who waits for its turn multiplies nothing
 				x.countHeld("served")
 				return &defeat{reason: why}
 			}

@@ -31,18 +31,22 @@ func (x *exchange) attempt(t *try) *failure {
 	return nil
 }
 
-// mayRetry asks the policy, and where the instance may have worked on the request the budget, for another attempt.
-func (x *exchange) mayRetry(f *failure, attempts int) bool {
+// mayRetry asks the policy, and where the instance may have worked on the request the budget, for another attempt. later says
+// that only the budget forbids it now.
+func (x *exchange) mayRetry(f *failure, attempts int) (now, later bool) {
 	on, ok := mayRetry(x.route.Retries, attempts, *f)
+	if !ok {
+		return false, false
+	}
 	// An instance that was stopped gets no more requests: these cannot multiply.
-	if ok && f.sent && f.reason != reasonDrained && !x.budgeted {
+	if f.sent && f.reason != reasonDrained && !x.budgeted {
 		x.budgeted = x.route.pool.beginRetry()
-		ok = x.budgeted
+		if !x.budgeted {
+			return false, true
+		}
 	}
-	if ok {
-		x.metrics.retries.WithLabelValues(x.route.Service, string(on)).Inc()
-	}
-	return ok
+	x.metrics.retries.WithLabelValues(x.route.Service, string(on)).Inc()
+	return true, false
 }
 
 // roundTrip sends the request to the try's instance and returns the response when its header has come.

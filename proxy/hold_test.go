@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -124,7 +126,7 @@ func TestHoldEnds(t *testing.T) {
 		t.Errorf("reasons: %v", want)
 	}
 	w = holdFor(time.Minute)
-	w.Hold.Bytes = 20 << 10
+	w.Hold.Bytes = 28 << 10
 	r.hold(w)
 	if res, _ := r.do("GET", "/", nil, "X-Long", strings.Repeat("x", 5000)); res.StatusCode != 503 {
 		t.Errorf("with no room for its fields: %s", res.Status)
@@ -200,6 +202,73 @@ func TestHoldBesideRefusal(t *testing.T) {
 	send()
 	r.awaitHeld(1)
 	r.instance("web", "web/3", echo)
+	clients.Wait()
+}
+
+// The only instance dies with requests on it that may be sent again: all of them wait for the next, however many there are.
+func TestHoldAfterDeath(t *testing.T) {
+	r := newRig(t)
+	r.hold(holdFor(20 * time.Second))
+	const requests = 20
+	arrived, die := make(chan bool, requests), make(chan bool)
+	r.raw("web", "web/1", func(_ net.Conn, br *bufio.Reader) {
+		if _, err := http.ReadRequest(br); err == nil {
+			arrived <- true
+			<-die
+		}
+	})
+	var clients sync.WaitGroup
+	for range requests {
+		clients.Go(func() {
+			if res, body := r.do("PUT", "/", strings.NewReader("content")); res.StatusCode != 200 || body != "content" {
+				t.Errorf("%s %q", res.Status, body)
+			}
+		})
+	}
+	for range requests {
+		<-arrived
+	}
+	close(die)
+	r.awaitHeld(requests)
+	r.drop("web", "web/1")
+	r.instance("web", "web/2", echo)
+	clients.Wait()
+}
+
+func TestHoldHTTP2(t *testing.T) {
+	r := newRig(t)
+	r.topology.Proxy.Listeners["http"] = topology.Listener{Name: "http", Address: free(t), TLS: writeCertificate(t, t.TempDir(), 1)}
+	r.hold(holdFor(20 * time.Second))
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport}
+	url := "https://" + r.address() + "/"
+	ctx, leave := context.WithCancel(t.Context())
+	var clients sync.WaitGroup
+	for i := range 20 {
+		clients.Go(func() {
+			ctx := ctx
+			if i > 0 {
+				ctx = t.Context()
+			}
+			req, _ := http.NewRequestWithContext(ctx, "POST", url, strings.NewReader("content"))
+			res, err := client.Do(req)
+			if err != nil {
+				if i > 0 {
+					t.Error(err)
+				}
+				return
+			}
+			defer res.Body.Close()
+			if b, _ := io.ReadAll(res.Body); string(b) != "content" || res.ProtoMajor != 2 {
+				t.Errorf("%s %s %q", res.Proto, res.Status, b)
+			}
+		})
+	}
+	r.awaitHeld(20)
+	leave()
+	r.awaitHeld(19)
+	r.instance("web", "web/1", echo)
 	clients.Wait()
 }
 

@@ -279,7 +279,7 @@ var whenUnavailable = &typ{
 			keys: []*key{
 				{name: "for", external: true, typ: duration(0), required: true, example: "5s", doc: "How long each may wait."},
 				{name: "requests", external: true, typ: integer(1, 1e6), def: "1000", example: "200", doc: "How many may wait at once."},
-				{name: "bytes", external: true, typ: atLeast(64 << 10), def: "64MiB", example: "16MiB", doc: "How much memory they may take up together: for each its method, target and header fields, what has been read of its content, and 16 KiB."},
+				{name: "bytes", external: true, typ: atLeast(64 << 10), def: "64MiB", example: "16MiB", doc: "How much memory they may take up together: for each its method, target and header fields, what has been read of its content, and 24 KiB."},
 			},
 			foreign: map[string]foreign{"max_requests": {key: "requests"}, "timeout": {key: "for"}},
 		}},
