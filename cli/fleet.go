@@ -196,23 +196,26 @@ func (f *fleet) pids() []int {
 	return pids
 }
 
-// awaitBackups waits until no backup is under way, and returns those that are when ctx is done.
-func (f *fleet) awaitBackups(ctx context.Context) []string {
+// awaitBackups waits until no backup is under way or ctx is done.
+func (f *fleet) awaitBackups(ctx context.Context) {
 	again := time.NewTicker(100 * time.Millisecond)
 	defer again.Stop()
-	for {
-		var running []string
-		for _, job := range f.backup.Status() {
-			if job.State == "running" {
-				running = append(running, job.Name)
-			}
-		}
-		if len(running) == 0 || ctx.Err() != nil {
-			return running
-		}
+	for len(f.runningBackups()) > 0 {
 		select {
 		case <-ctx.Done():
+			return
 		case <-again.C:
 		}
 	}
+}
+
+// runningBackups returns the names of those that are under way.
+func (f *fleet) runningBackups() []string {
+	var running []string
+	for _, job := range f.backup.Status() {
+		if job.State == "running" {
+			running = append(running, job.Name)
+		}
+	}
+	return running
 }

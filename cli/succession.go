@@ -176,6 +176,7 @@ func (s *succession) carryOut(ctx context.Context, f *fleet, next *successor) {
 	u := next.upgrade
 	s.log.Info("upgrade begun", "binary", next.path, "from", describeBuild(u.From), "to", describeBuild(u.To))
 	h := &handoff{Protocol: upgradeProtocol, Upgrade: u, environment: f.manager.given, Drain: next.drain}
+	s.await(ctx, f, next.drain)
 	err := f.engine.HandOver(ctx, next.drain, &transfer{successor: next, fleet: f, handoff: h})
 	s.sockets.Release()
 	if h.Former != 0 {
@@ -186,17 +187,30 @@ func (s *succession) carryOut(ctx context.Context, f *fleet, next *successor) {
 	s.log.Error("not upgraded", "to", describeBuild(u.To), "err", err)
 }
 
+// await waits until the upgrade before is over and no backup is under way; each may take as long as limit.
+func (s *succession) await(ctx context.Context, f *fleet, limit time.Duration) {
+	over, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	select {
+	case <-s.crossed:
+	case <-over.Done():
+	}
+	idle, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	f.awaitBackups(idle)
+}
+
 // Prepare implements engine.Successor: it puts all that the next program needs into the handoff, and has the bridge carry the
 // requests.
 func (t *transfer) Prepare(ctx context.Context) error {
 	f, h := t.fleet, t.handoff
 	select {
 	case <-f.succession.crossed:
-	case <-ctx.Done():
+	default:
 		return errors.New("requests that the upgrade before had found under way still are: wait for them, or give them less time with --drain")
 	}
 	h.PIDs = f.pids()
-	h.Backups = f.awaitBackups(ctx)
+	h.Backups = f.runningBackups()
 	if now, err := os.Stat(t.path); err != nil || !os.SameFile(now, t.info) || !now.ModTime().Equal(t.info.ModTime()) {
 		return errors.Join(fmt.Errorf("%s is not any more what was checked", t.path), err)
 	}
@@ -222,7 +236,7 @@ func (t *transfer) cross(ctx context.Context, held []sockets.Held) error {
 	if len(running.Proxy.Listeners) == 0 {
 		return nil
 	}
-	starting, cancel := context.WithTimeout(ctx, checkPatience)
+	starting, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkPatience)
 	defer cancel()
 	b, err := startBridge(starting, t.path, newCrossing(running, f.proxy.Instances()), held, f.logs)
 	if err != nil {

@@ -61,7 +61,7 @@ With exit 0 the new one runs.`,
 	return command
 }
 
-// upgradePatience is what an upgrade may take beyond what it drains.
+// upgradePatience is what an upgrade may take beyond what it drains: an upgrade before it, backups, and requests.
 const upgradePatience = time.Minute
 
 // upgradeSilence is how long nobody may answer until the process is taken for dead.
@@ -69,7 +69,7 @@ const upgradeSilence = 15 * time.Second
 
 // followUpgrade waits until the upgrade has ended, and asks whichever program runs.
 func followUpgrade(ctx context.Context, client *admin.Client, id string, drain time.Duration) (*admin.Upgrade, error) {
-	ctx, cancel := context.WithTimeout(ctx, drain+upgradePatience)
+	ctx, cancel := context.WithTimeout(ctx, 3*drain+upgradePatience)
 	defer cancel()
 	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()

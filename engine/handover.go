@@ -25,7 +25,7 @@ type Successor interface {
 }
 
 // HandOver lets go of all that runs so that another program goes on with it in this process. It waits for its turn as Reload does. What is
-// under way may take until limit has passed since then; what a [Survivor] runs is not touched.
+// under way may take until limit has passed since then, and the stages a moment to stop; what a [Survivor] runs is not touched.
 //
 // The error is ctx's, Prepare's or [ErrStopped], and then everything goes on as it would have, or it is Follow's: then nothing runs
 // any more that could go on, and the process has to end.
@@ -46,7 +46,7 @@ func (e *Engine) HandOver(ctx context.Context, limit time.Duration, next Success
 		return err
 	}
 	keep := context.WithoutCancel(ctx)
-	limit = max(0, limit-time.Since(begin))
+	limit = max(margin, limit-time.Since(begin))
 	for _, stage := range e.stages {
 		if err := e.applyStage(keep, limit, stage, t.Quiet()); err != nil {
 			e.log.Error("stage refused to become quiet", "err", err)
