@@ -72,19 +72,25 @@ func (s *server) pause(g *giver) {
 	}
 }
 
-// resume ends a pause.
+// resume ends a pause. Clients that were told to go still go; who comes now finds another front.
 func (s *server) resume() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if !s.pausing || s.closing {
+		s.mu.Unlock()
 		return
 	}
+	former, next := s.front, newFront(s)
+	s.front = next
+	if len(s.clients) > 0 {
+		s.older = append(s.older, former)
+	}
+	s.mu.Unlock()
+	next.start()
+	former.retire()
 	s.giver.Store(nil)
-	// Clients that were told to go still go; who comes now finds another front.
-	s.front.retire()
-	s.older = append(s.older, s.front)
-	s.front = newFront(s)
-	s.front.start()
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.pausing = false
 	_ = s.setAcceptDeadline(time.Time{})
 	close(s.changed)

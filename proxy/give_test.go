@@ -174,7 +174,7 @@ func TestGiveUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	rounds := 30
+	rounds := 15
 	switch {
 	case os.Getenv("MAINSTAY_SOAK") != "":
 		rounds = 1000
@@ -397,7 +397,18 @@ func TestGiveFails(t *testing.T) {
 		}
 	}
 	client.exchange("/first")
-	for n := range 3 {
+	ctx, stop := context.WithCancel(t.Context())
+	var others sync.WaitGroup
+	for range 3 {
+		others.Go(func() {
+			for ctx.Err() == nil {
+				other := &keepAlive{t: t, address: address}
+				other.exchange("/other")
+				other.close()
+			}
+		})
+	}
+	for n := range 30 {
 		c, other := pair(t)
 		other.Close()
 		if err := r.proxies[0].Give(t.Context(), c); err == nil {
@@ -410,6 +421,8 @@ func TestGiveFails(t *testing.T) {
 		second.exchange("/second")
 		second.close()
 	}
+	stop()
+	others.Wait()
 	if client.opened != 1 {
 		t.Errorf("it connected %d times", client.opened)
 	}
