@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"reflect"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -52,6 +53,7 @@ type instance struct {
 	mu      sync.Mutex
 	version *version // never changed, only replaced: copies in the frames of 500 goroutines are megabytes
 	life    life
+	probed  history     // of the last process
 	words   *utterances // of the last process; nil: there was none
 	share   float64     // percent of the service's requests that it is to get; 0: as many as any other
 
@@ -73,9 +75,12 @@ type life struct {
 	pid      int
 	address  string
 	restarts int
+	began    time.Time         // when the last process was started
 	launched time.Time         // when the first process was started; zero: not yet
 	readied  time.Time         // when it last became ready; zero: not yet
 	failures int               // processes that could not be started, or ended other than by being told to
+	crashes  int               // of those, in a row, none of them after a stable run
+	crashed  time.Time         // when the first of these ended
 	failure  string            // why the last of them did
 	lost     bool              // how a run of a job ended is not known
 	lapses   int               // how often it was ready and then not, other than by being told to stop
@@ -93,13 +98,42 @@ func (l life) due(deadline time.Duration) time.Time {
 	return due
 }
 
+// crashLoop is how many processes in a row have to end, none of them after a run that begins the back-off anew, to be called one.
+const crashLoop = 5
+
+// fail adds a process that could not be started, or ended other than by being told to.
+func (l *life) fail(end ending, resetAfter time.Duration) {
+	l.failures, l.failure = l.failures+1, end.why
+	if l.crashes == 0 || resetAfter > 0 && end.ran >= resetAfter {
+		l.crashes, l.crashed = 0, time.Now()
+	}
+	l.crashes++
+}
+
+// loops reports whether the instance is in a crash loop. It has left it when its process has run for resetAfter.
+func (l life) loops(resetAfter time.Duration) bool {
+	stable := l.state.running() && resetAfter > 0 && time.Since(l.began) >= resetAfter
+	return l.crashes >= crashLoop && !stable
+}
+
+// loop tells of a crash loop, before the reason of the last end; nothing if there is none.
+func (i *instance) loop() string {
+	l := i.now()
+	if l.crashes < crashLoop {
+		return ""
+	}
+	return fmt.Sprintf("crash loop: ended %d times in %s: ", l.crashes, roughly(time.Since(l.crashed)))
+}
+
 // ending is how a process came to its end, or why there was none.
 type ending struct {
-	cause string // for metrics: exit, oom, spawn, liveness, startup, port
+	cause string // one of the Cause constants
 	why   string // for people
 	clean bool   // it exited by itself with status 0
 	lost  bool   // nobody knows how it ended
 	ran   time.Duration
+	// inFlight is how many requests were at the process.
+	inFlight int
 }
 
 func instanceID(service string, replica int) string { return service + "/" + strconv.Itoa(replica) }
@@ -204,6 +238,7 @@ func (i *instance) status() InstanceStatus {
 		ID: instanceID(i.service, i.replica), Replica: i.replica, PID: i.life.pid, Address: i.life.address,
 		State: i.life.state, Reason: i.life.reason, Status: i.life.status, Restarts: i.life.restarts,
 		Generation: i.version.generation, Since: i.life.since,
+		CrashLoop: i.life.loops(i.version.spec.Restart.Backoff.ResetAfter),
 	}
 }
 
@@ -264,6 +299,10 @@ func (i *instance) run() {
 			i.move(StateStopped, "")
 			return
 		}
+		over := i.isOver(p, end)
+		if !over || !end.clean {
+			i.site.morgue.add(i.postmortem(p, end))
+		}
 		if i.current().digest != nil {
 			i.leave(p, i.spec().StopGracePeriod)
 			i.log.Warn("instance of an older revision ended", "why", end.why)
@@ -271,10 +310,7 @@ func (i *instance) run() {
 			return
 		}
 		restart := i.spec().Restart
-		over := restart.Policy == topology.RestartNever || end.clean && restart.Policy == topology.RestartOnFailure
-		over, isJob := over && p != nil, i.spec().Schedule != nil
-		if isJob { // whose run is over, too, when its program cannot be started, and is not done twice if it may have succeeded
-			over = end.lost || end.clean || restart.Policy == topology.RestartNever
+		if i.spec().Schedule != nil {
 			i.update(func(l *life) { l.lost = end.lost })
 		}
 		if over {
@@ -292,8 +328,8 @@ func (i *instance) run() {
 		delay := pause.next(restart.Backoff, end.ran)
 		again := time.Now().Add(delay)
 		i.log.Warn("instance waits for its restart", "why", end.why, "delay", delay.Round(time.Millisecond))
-		i.update(func(l *life) { l.failures, l.failure = l.failures+1, end.why })
-		i.move(StateWaiting, fmt.Sprintf("%s; the next start is in %s", end.why, delay.Round(time.Millisecond)))
+		i.update(func(l *life) { l.fail(end, restart.Backoff.ResetAfter) })
+		i.move(StateWaiting, fmt.Sprintf("%s%s; the next start is in %s", i.loop(), end.why, delay.Round(time.Millisecond)))
 		i.leave(p, delay)
 		if !wait(i.told, time.Until(again)) {
 			i.move(StateStopped, "")
@@ -302,6 +338,17 @@ func (i *instance) run() {
 		i.site.metrics.restarts.WithLabelValues(i.service, end.cause).Inc()
 		i.update(func(l *life) { l.restarts++ })
 	}
+}
+
+// isOver reports whether no process follows the one that has ended so, or was to be p and is none. A run of a job is over, too, when its
+// program cannot be started, and is not done twice if it may have succeeded.
+func (i *instance) isOver(p *tenancy, end ending) bool {
+	spec := i.spec()
+	never := spec.Restart.Policy == topology.RestartNever
+	if spec.Schedule != nil {
+		return end.lost || end.clean || never
+	}
+	return p != nil && (never || end.clean && spec.Restart.Policy == topology.RestartOnFailure)
 }
 
 // conclude notes how the instance ended, for as long as its service stays as it is.
@@ -365,15 +412,19 @@ func (i *instance) live() (*tenancy, ending) {
 			if i.told.Err() == nil {
 				i.site.metrics.spawnFailures.WithLabelValues(i.service).Inc()
 			}
-			return nil, ending{cause: "spawn", why: err.Error()}
+			return nil, ending{cause: CauseSpawn, why: err.Error()}
 		}
+		i.mu.Lock()
+		i.probed = nil
+		i.mu.Unlock()
 		i.update(func(l *life) {
+			l.began = p.started
 			l.pid, l.address = p.pid(), p.seat.address()
 			if l.launched.IsZero() {
 				l.launched = p.started
 			}
 		})
-		i.move(StateStarting, "")
+		i.move(StateStarting, strings.TrimSuffix(i.loop(), ": "))
 		i.log.Info("instance started", "pid", p.pid(), "address", p.seat.address())
 	}
 
@@ -384,14 +435,14 @@ func (i *instance) live() (*tenancy, ending) {
 	}
 	told := p.notices()
 	if why := w.heed(); why != "" {
-		return i.giveUp(w, "liveness", why)
+		return i.giveUp(w, CauseLiveness, why)
 	}
 	for {
 		select {
 		case <-p.exited():
 			w.probes.stop()
+			end := ending{cause: causeOf(p.exit()), clean: p.exit().clean(), lost: p.exit().unknown, ran: time.Since(p.started), inFlight: i.inFlight(p)}
 			i.abandon(p)
-			end := ending{cause: "exit", clean: p.exit().clean(), lost: p.exit().unknown, ran: time.Since(p.started)}
 			end.why = p.exit().String() + i.said(p)
 			return p, end
 		case <-i.told.Done():
@@ -409,17 +460,17 @@ func (i *instance) live() (*tenancy, ending) {
 		case <-told:
 			told = p.notices()
 			if why := w.heed(); why != "" {
-				return i.giveUp(w, "liveness", why)
+				return i.giveUp(w, CauseLiveness, why)
 			}
 		case <-w.late():
 			if why := w.overdue(); why != "" {
-				return i.giveUp(w, "exit", why)
+				return i.giveUp(w, CauseExit, why)
 			}
 		case v := <-w.probes.verdicts:
 			if why := w.hear(v); why != "" {
 				cause := v.probe
 				if errors.As(v.answer, new(foreign)) {
-					cause = "port"
+					cause = CausePort
 				}
 				return i.giveUp(w, cause, why)
 			}
@@ -431,6 +482,10 @@ func (i *instance) live() (*tenancy, ending) {
 func (i *instance) giveUp(w *watch, cause, why string) (*tenancy, ending) {
 	w.probes.stop()
 	i.log.Warn("instance is given up", "why", why)
+	end := ending{cause: cause, why: why, ran: time.Since(w.tenant.started), inFlight: i.inFlight(w.tenant)}
 	i.end(w.tenant, why)
-	return w.tenant, ending{cause: cause, why: why, ran: time.Since(w.tenant.started)}
+	if !isClosed(i.away(w.tenant)) {
+		i.said(w.tenant)
+	}
+	return w.tenant, end
 }

@@ -25,7 +25,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		return auto.NewCounterVec(prometheus.CounterOpts{Name: "supervisor_" + name, Help: help}, append([]string{"service"}, labels...))
 	}
 	return &metrics{
-		restarts:      counter("restarts_total", "Processes started again, by why the one before ended: exit, spawn, startup, liveness, update.", "reason"),
+		restarts:      counter("restarts_total", "Processes started again, by why the one before ended: exit, oom, spawn, startup, liveness, port, update.", "reason"),
 		spawnFailures: counter("spawn_failures_total", "Processes that could not be started."),
 		probeFailures: counter("probe_failures_total", "Tries of a probe that failed.", "probe"),
 		updates:       counter("updates_total", "Updates of a service, by result: completed, given_up, paused, superseded.", "result"),
@@ -57,6 +57,7 @@ var (
 	nextDesc    = prometheus.NewDesc("supervisor_job_next_run_timestamp_seconds", "When the job is due next.", []string{"service"}, nil)
 	successDesc = prometheus.NewDesc("supervisor_job_last_success_timestamp_seconds", "When a run of the job last succeeded.", []string{"service"}, nil)
 	upDesc      = prometheus.NewDesc("supervisor_instance_up", "Whether the instance is ready (1) or not (0).", []string{"service", "replica"}, nil)
+	loopDesc    = prometheus.NewDesc("supervisor_instance_crash_loop", "Whether the processes of the instance end again and again (1) or not (0).", []string{"service", "replica"}, nil)
 	phaseDesc   = prometheus.NewDesc("supervisor_service_update_phase", "What the update of a service does (1): starting, proving, canary, draining, returning, paused, waiting. No series: there is none.", []string{"service", "phase"}, nil)
 	sideLabels  = []string{"service", "side"}
 	canaryDesc  = prometheus.NewDesc("supervisor_canary_requests", "Requests seen since the canary that runs now became ready, by side: new, old.", sideLabels, nil)
@@ -69,6 +70,7 @@ func (g gauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- desiredDesc
 	ch <- readyDesc
 	ch <- upDesc
+	ch <- loopDesc
 	ch <- phaseDesc
 	ch <- canaryDesc
 	ch <- errorsDesc
@@ -94,15 +96,20 @@ func (g gauges) Collect(ch chan<- prometheus.Metric) {
 			moment(nextDesc, j.Next)
 			moment(successDesc, j.LastSuccess)
 		}
-		up := map[int]float64{} // while one instance replaces another, either will do
+		up, loops := map[int]float64{}, map[int]float64{} // while one instance replaces another, either will do
 		for _, i := range s.Instances {
 			up[i.Replica] += 0
 			if i.State == StateReady {
 				up[i.Replica] = 1
 			}
+			loops[i.Replica] += 0
+			if i.CrashLoop {
+				loops[i.Replica] = 1
+			}
 		}
 		for replica, value := range up {
 			gauge(upDesc, value, s.Name, strconv.Itoa(replica))
+			gauge(loopDesc, loops[replica], s.Name, strconv.Itoa(replica))
 		}
 		if s.Update == nil {
 			continue

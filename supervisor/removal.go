@@ -107,6 +107,7 @@ func (s *Supervisor) end(ctx context.Context, all, fresh []*removal) {
 		if name := r.service.name; s.services[name] == r.service && !isClosed(r.revoked) {
 			delete(s.services, name)
 			s.site.metrics.forget(name)
+			s.site.morgue.forget(name)
 		}
 	}
 }

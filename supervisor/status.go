@@ -117,8 +117,9 @@ type InstanceStatus struct {
 	Reason     string    `json:"reason,omitempty"`
 	Status     string    `json:"status,omitempty"` // what its process says of itself (sd_notify(3), STATUS=)
 	Restarts   int       `json:"restarts"`
-	Generation int       `json:"generation"` // of the topology that gave the instance its specification
-	Since      time.Time `json:"since"`      // when it entered its state
+	CrashLoop  bool      `json:"crash_loop,omitempty"` // its processes end again and again
+	Generation int       `json:"generation"`           // of the topology that gave the instance its specification
+	Since      time.Time `json:"since"`                // when it entered its state
 }
 
 // Status returns every service by name's order. It does not block.

@@ -79,6 +79,7 @@ func newSupervisor(log *slog.Logger, reg prometheus.Registerer, router Router, h
 		ports:   newPorts(),
 		board:   newBoard(),
 		metrics: newMetrics(reg),
+		morgue:  newMorgue(log),
 		spread:  func(d time.Duration) time.Duration { return rand.N(d + 1) },
 		clock:   schedule.System(),
 
@@ -111,6 +112,9 @@ func (s *Supervisor) Apply(ctx context.Context, t *topology.Topology) error {
 		s.site.host.open()
 	}
 	s.applies++
+	if t.StateDir != "" {
+		s.site.morgue.open(t.StateDir)
+	}
 	found := s.lookBack(t)
 	names := slices.Sorted(maps.Keys(t.Services))
 	for _, name := range names {
@@ -198,6 +202,7 @@ func (s *Supervisor) closeHost() {
 	if s.open && len(s.services) == 0 {
 		s.open = false
 		s.site.host.close()
+		s.site.morgue.flush()
 	}
 }
 
@@ -209,6 +214,7 @@ type site struct {
 	ports   *ports
 	board   *board
 	metrics *metrics
+	morgue  *morgue
 	admits  atomic.Uint64                       // how often an instance was admitted
 	spread  func(d time.Duration) time.Duration // some part of d, each time another
 	runs    *runs                               // nil: nothing outlives Mainstay

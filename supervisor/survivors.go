@@ -55,7 +55,7 @@ func (s *service) adopt(r *run) (*tenancy, error) {
 	}
 	output := s.journal.output(r.Replica)
 	process, err := s.site.host.adopt(r.dir, func(stream string, text []byte, partial bool) {
-		t.words.add(text)
+		t.words.add(stream, text, partial)
 		output.add(stream, text, partial)
 	})
 	if err != nil {
@@ -212,7 +212,7 @@ func (i *instance) inherit(t *tenancy) {
 		}
 	}
 	i.update(func(l *life) {
-		l.pid, l.address, l.launched, l.restarts = t.pid(), t.seat.address(), t.started, t.run.Restarts
+		l.began, l.pid, l.address, l.launched, l.restarts = t.started, t.pid(), t.seat.address(), t.started, t.run.Restarts
 	})
 	i.move(StateStarting, "")
 	if since := t.run.Ready; !since.IsZero() {

@@ -76,7 +76,7 @@ func (i *instance) settle() (*tenancy, error) {
 			c.socket = i.socket.file
 		}
 		c.line = func(stream string, text []byte, partial bool) {
-			p.words.add(text)
+			p.words.add(stream, text, partial)
 			i.output.add(stream, text, partial)
 		}
 		var err error
@@ -399,31 +399,55 @@ func (i *instance) said(p *tenancy) string {
 	return p.words.String()
 }
 
-// utterances keeps the last few lines of one process.
+// utterances keeps the last lines of one process.
 type utterances struct {
 	mu    sync.Mutex
-	lines []string
+	lines []LogLine
+	size  int // of their texts
 }
 
 const (
-	wordsKept = 3   // lines
-	wordLimit = 200 // bytes of a line
+	wordsKept   = 50       // lines
+	wordsInAll  = 32 << 10 // bytes of them
+	wordLimit   = 1 << 10  // bytes of a line
+	wordsTold   = 3        // lines that follow a message
+	wordInShort = 200      // bytes of such a line
 )
 
-func (w *utterances) add(text []byte) {
+func (w *utterances) add(stream string, text []byte, partial bool) {
+	line := LogLine{
+		Time: time.Now(), Stream: stream, Text: strings.ToValidUTF8(string(text[:min(len(text), wordLimit)]), "\uFFFD"),
+		Partial: partial || len(text) > wordLimit,
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.lines) == wordsKept {
-		w.lines = append(w.lines[:0], w.lines[1:]...)
+	over := 0
+	for w.size += len(line.Text); over < len(w.lines) && (len(w.lines)-over >= wordsKept || w.size > wordsInAll); over++ {
+		w.size -= len(w.lines[over].Text)
 	}
-	w.lines = append(w.lines, strings.ToValidUTF8(string(text[:min(len(text), wordLimit)]), "\uFFFD"))
+	w.lines = append(slices.Delete(w.lines, 0, over), line)
+}
+
+// last returns a copy of the lines.
+func (w *utterances) last() []LogLine {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.lines)
 }
 
 func (w *utterances) String() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.lines) == 0 {
+	var told []string
+	for _, l := range w.lines[max(0, len(w.lines)-wordsTold):] {
+		text := l.Text
+		if len(text) > wordInShort {
+			text = text[:wholeRunes([]byte(text[:wordInShort]))]
+		}
+		told = append(told, text)
+	}
+	if len(told) == 0 {
 		return ""
 	}
-	return ": " + strings.Join(w.lines, " | ")
+	return ": " + strings.Join(told, " | ")
 }

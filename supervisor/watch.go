@@ -140,6 +140,7 @@ func (w *watch) reconsider() {
 //
 // A process whose port another program has taken cannot serve there. If the port was ours to choose, the next process is given another.
 func (w *watch) hear(v verdict) string {
+	w.record(v)
 	if v.answer != nil {
 		w.site.metrics.probeFailures.WithLabelValues(w.service, v.probe).Inc()
 	}
@@ -180,6 +181,13 @@ func (w *watch) hear(v verdict) string {
 		}
 	}
 	return ""
+}
+
+// record keeps v for a post-mortem.
+func (w *watch) record(v verdict) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.probed = w.probed.add(v)
 }
 
 // patience returns how many failures in a row count of a probe.
