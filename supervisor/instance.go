@@ -53,7 +53,7 @@ type instance struct {
 	mu      sync.Mutex
 	version *version // never changed, only replaced: copies in the frames of 500 goroutines are megabytes
 	life    life
-	probed  history     // of the last process
+	probed  answers     // of the last process
 	words   *utterances // of the last process; nil: there was none
 	share   float64     // percent of the service's requests that it is to get; 0: as many as any other
 

@@ -65,18 +65,18 @@ const (
 	queuedPostmortems = 100
 )
 
-// A history is the last results of one process's probes.
-type history []ProbeResult
+// answers are the last results of one process's probes.
+type answers []ProbeResult
 
-func (h history) add(v verdict) history {
+func (a answers) add(v verdict) answers {
 	r := ProbeResult{Time: v.at, Probe: v.probe, Took: v.took.Seconds()}
 	if v.answer != nil {
 		r.Answer = v.answer.Error()
 	}
-	if len(h) >= resultsKept {
-		h = slices.Delete(h, 0, len(h)-resultsKept+1)
+	if len(a) >= resultsKept {
+		a = slices.Delete(a, 0, len(a)-resultsKept+1)
 	}
-	return append(h, r)
+	return append(a, r)
 }
 
 // postmortem looks into how p ended; p is nil if it could not be started.
