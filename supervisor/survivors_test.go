@@ -3,7 +3,9 @@ package supervisor
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -524,5 +526,90 @@ func TestRecordHoldsNoSecret(t *testing.T) {
 	old := back.Keep.laidOver(spec)
 	if old.Probes.Liveness == nil || len(old.Probes.Liveness.Exec) != 2 || old.Probes.Readiness == nil || old.StopGracePeriod != spec.StopGracePeriod {
 		t.Errorf("read back: %+v", old)
+	}
+}
+
+// Whatever edits follow each other, and whenever Mainstay is killed among them: no place ever holds more than two processes, none is left
+// over, the last edit wins, and where nothing but updates that work happens the service is at full strength whenever a Mainstay runs.
+func TestAnyCrashesOfMainstay(t *testing.T) {
+	programs := map[string]behaviour{
+		"v1": {}, "v2": {readyAfter: 3 * time.Second}, "v3": {stopTime: 7 * time.Second}, "never": {neverReady: true},
+		"late": {dieAfter: 3 * time.Second, status: 1}, "deaf": {ignoreTerm: true}, "absent": {refuse: errNoProgram},
+	}
+	names := []string{"v1", "v2", "v3", "deaf", "never", "late", "absent"}
+	runs := 30
+	if os.Getenv("MAINSTAY_SOAK") != "" {
+		runs = 400
+	}
+	for seed := range runs {
+		r := rand.New(rand.NewPCG(uint64(seed), 2))
+		survive(t, programs, func(s *simulation) {
+			s.inFlight = time.Second
+			var done []string
+			calm := seed%2 == 0
+			good := len(names)
+			if calm {
+				good = 4
+			}
+			spec := web("v1", 1+r.IntN(4))
+			spec.Update.Parallelism = 1 + r.IntN(2)
+			s.apply(spec)
+			s.pass(10 * time.Second)
+			s.forget()
+			for range 10 {
+				switch what := r.IntN(5); {
+				case what == 0:
+					spec.Command = web(names[r.IntN(good)], 1).Command
+					done = append(done, spec.Command[1].String())
+				case what == 1:
+					spec.Epoch++
+					done = append(done, "restart")
+				case what == 2 && !calm:
+					spec.Replicas, spec.Stopped = 1+r.IntN(4), r.IntN(4) == 0
+					done = append(done, fmt.Sprint("scale ", spec.Replicas, spec.Stopped))
+				default:
+					done = append(done, "crash")
+					s.crash(func() {
+						time.Sleep(time.Duration(r.IntN(5000)) * time.Millisecond)
+						if running := s.running(); !calm && len(running) > 0 && r.IntN(2) == 0 {
+							s.kill(running[r.IntN(len(running))])
+						}
+					})
+				}
+				s.apply(spec)
+				s.forget()
+				for range r.IntN(20) {
+					s.pass(time.Duration(r.IntN(2000)) * time.Millisecond)
+					held := map[string]int{}
+					for _, name := range s.running() {
+						place, _, _ := strings.Cut(name, " ")
+						if held[place]++; held[place] > 2 {
+							t.Errorf("seed %d: %q: %q", seed, done, s.running())
+						}
+					}
+				}
+				if calm {
+					s.wantStrength(spec.Replicas)
+				}
+				if n := len(s.records()); n < len(s.running()) {
+					t.Errorf("seed %d: %q: %d directories for %q", seed, done, n, s.running())
+				}
+				if t.Failed() {
+					t.Fatalf("seed %d: %q", seed, done)
+				}
+			}
+			spec.Command, spec.Stopped, spec.Replicas = web("v2", 1).Command, false, 3
+			s.apply(spec)
+			s.pass(time.Hour)
+			s.wantRunning("web/1 v2", "web/2 v2", "web/3 v2")
+			s.wantState("web", ServiceReady, 3)
+			s.wantUpdate("web", "")
+			if t.Failed() {
+				t.Errorf("seed %d: %q", seed, done)
+			}
+		})
+		if t.Failed() {
+			return
+		}
 	}
 }
