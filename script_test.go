@@ -28,11 +28,12 @@ import (
 // TestMain lets scripts run this binary itself, and the small programs that they need beside it.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"mainstay": mainstayMain,
-		"get":      getMain,
-		"load":     loadMain,
-		"service":  serviceMain,
-		"notify":   notifyMain,
+		"mainstay":      mainstayMain,
+		"mainstay-stub": mainstayMain, // what Mainstay starts itself as, where something is to be done before a service
+		"get":           getMain,
+		"load":          loadMain,
+		"service":       serviceMain,
+		"notify":        notifyMain,
 	})
 }
 

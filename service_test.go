@@ -266,7 +266,7 @@ func (h *habits) write(w io.Writer) {
 	}
 }
 
-// descriptors returns the open descriptors above stderr that the Go runtime has no need of.
+// descriptors returns the open descriptors above stderr that the Go runtime has no need of: it reads its share of the machine in /proc and /sys.
 func descriptors() string {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -275,7 +275,7 @@ func descriptors() string {
 	var open []string
 	for _, e := range entries {
 		target, err := os.Readlink(filepath.Join("/proc/self/fd", e.Name()))
-		if fd, _ := strconv.Atoi(e.Name()); err != nil || fd < 3 || strings.HasPrefix(target, "anon_inode:[event") || strings.HasPrefix(target, "/proc/") {
+		if fd, _ := strconv.Atoi(e.Name()); err != nil || fd < 3 || strings.HasPrefix(target, "anon_inode:[event") || strings.HasPrefix(target, "/proc/") || strings.HasPrefix(target, "/sys/fs/cgroup/") {
 			continue
 		}
 		open = append(open, e.Name()+"="+target)

@@ -121,9 +121,7 @@ func (x *exchange) await() wait {
 		gone = func() bool { return hasLeft(x.r.Context()) }
 	}
 	w := x.waiter.wait(x.ctx, gone)
-	if x.waiter.number != 0 {
-		x.record.Held += time.Since(began).Seconds()
-	}
+	x.record.Held += time.Since(began).Seconds()
 	return w
 }
 

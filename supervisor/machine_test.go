@@ -291,10 +291,10 @@ func zombies() int {
 func TestReleaseAndAdopt(t *testing.T) {
 	ways(t, func(t *testing.T, m *machine) {
 		run := t.TempDir()
+		p, said := started(t, m, `printf beg; i=0; while [ $i -lt 2000 ]; do echo "line $i"; i=$((i+1)); [ $i = 1000 ] && read x < `+run+`/../go; done; exit 9`, in(run))
 		if err := unix.Mkfifo(filepath.Join(run, "..", "go"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		p, said := started(t, m, `printf beg; i=0; while [ $i -lt 2000 ]; do echo "line $i"; i=$((i+1)); [ $i = 1000 ] && read x < `+run+`/../go; done; exit 9`, in(run))
 		soon(t, "half is said", func() bool { return strings.Contains(said.String(), "line 999\n") })
 		p.release()
 		if isClosed(p.exited()) || !isClosed(p.silent()) {
@@ -382,14 +382,9 @@ func TestRecycledPIDIsNotAdopted(t *testing.T) {
 			{PID: other.PID, Start: other.Start, Boot: "another", Mark: other.Mark, Cgroup: other.Cgroup},
 			{PID: 0, Boot: m.boot, Mark: newMark()},
 		} {
-			n, err := newNote(run)
-			if err != nil {
+			if err := id.write(run); err != nil {
 				t.Fatal(err)
 			}
-			if err := n.write(id); err != nil {
-				t.Fatal(err)
-			}
-			n.file.Close()
 			if _, err := m.adopt(run, said.add); !errors.Is(err, errGone) {
 				t.Errorf("%+v: %v", id, err)
 			}

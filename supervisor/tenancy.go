@@ -66,6 +66,7 @@ func (i *instance) settle() (*tenancy, error) {
 			}
 		}
 		c := p.seat.command(v.spec, v.spec.Command)
+		c.limits = v.spec.Limits
 		p.run = i.site.runs.open(record{
 			Service: i.service, Replica: i.replica, Port: p.port, Generation: v.generation,
 			Recipe: digestOf(v.spec), Keep: keepOf(v.spec), Restarts: i.now().restarts, Started: time.Now(),
