@@ -110,7 +110,8 @@ func TestOverrideKeptWhenReloadIsRefused(t *testing.T) {
 func TestOverrideRefused(t *testing.T) {
 	const services = web2 + `
 fixed: {command: sleep 60, port: 8090}
-away: {external: ["10.0.0.5:8080"]}`
+away: {external: ["10.0.0.5:8080"]}
+report: {command: sleep 60, schedule: "0 3 * * *"}`
 	working(t, services, func(t *testing.T, p *plant) {
 		if err := p.Override(t.Context(), "wbe", replicas(1)); !errors.Is(err, ErrNoService) || err.Error() != "no such service: wbe" {
 			t.Errorf("an unknown service: %v", err)
@@ -125,6 +126,8 @@ away: {external: ["10.0.0.5:8080"]}`
 			{"web", replicas(-1), "fewer than none"},
 			{"web", replicas(1001), "the most is 1000"},
 			{"web", Override{Restart: true}, "stopped"},
+			{"report", Override{Restart: true}, "trigger runs it now"},
+			{"report", replicas(2), "one run at a time"},
 			{"away", replicas(2), "external"},
 			{"away", stopped(true), "external"},
 			{"away", Override{Restart: true}, "external"},
@@ -143,7 +146,7 @@ away: {external: ["10.0.0.5:8080"]}`
 		if err := p.Override(t.Context(), "web", replicas(7)); err == nil || err.Error() != "proxy: too many" {
 			t.Errorf("a stage's refusal: %v", err)
 		}
-		p.wantRunning("1 away×1 fixed×1 web×2 stopped", map[string]string{"web": "stopped"})
+		p.wantRunning("1 away×1 fixed×1 report×1 web×2 stopped", map[string]string{"web": "stopped"})
 	})
 }
 

@@ -126,6 +126,12 @@ func (p *planner) add(c Change, m meaning) {
 	if strings.HasPrefix(c.Path, "services."+m.service+".probes") && !reflect.DeepEqual(have, next) {
 		c.Class, c.Reason = ClassRoll, "an instance is told when it starts whether and where it is to notify"
 	}
+	switch was, is := p.have[m.service].Schedule != nil, p.next[m.service].Schedule != nil; {
+	case was && is && c.Class == ClassRoll:
+		c.Class, c.Reason = ClassHot, "the job's next run is made with it"
+	case was != is && c.Path == "services."+m.service+".schedule":
+		c.Class, c.Reason = ClassScale, "a job has instances only while it runs"
+	}
 	if m.service != "" {
 		c.Instances = touched(c.Class, p.have[m.service], p.next[m.service])
 	}
