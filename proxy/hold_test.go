@@ -97,7 +97,7 @@ func TestHold(t *testing.T) {
 
 func TestHoldEnds(t *testing.T) {
 	r := newRig(t)
-	w := holdFor(300 * time.Millisecond)
+	w := holdFor(1500 * time.Millisecond)
 	w.Hold.Requests = 2
 	r.hold(w)
 	began := time.Now()
@@ -115,7 +115,7 @@ func TestHoldEnds(t *testing.T) {
 		t.Errorf("with no room: %s %q", res.Status, body)
 	}
 	clients.Wait()
-	if took := time.Since(began); took < 300*time.Millisecond || took > 5*time.Second {
+	if took := time.Since(began); took < 1500*time.Millisecond || took > 10*time.Second {
 		t.Errorf("they were held for %v", took)
 	}
 	want := map[reason]int{reasonHoldFull: 1, reasonHoldExpired: 2}
