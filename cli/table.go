@@ -81,7 +81,7 @@ func colourState(cell string) string {
 	switch cell {
 	case "ready", "completed", "scheduled", "succeeded", "idle", "admitted":
 		colour = "32" // green
-	case "pending", "starting", "updating", "draining", "stopping", "waiting", "running", "degraded":
+	case "pending", "starting", "updating", "removed", "draining", "stopping", "waiting", "running", "degraded":
 		colour = "33" // yellow
 	case "failed", "timed-out", "ejected":
 		colour = "31" // red

@@ -91,6 +91,7 @@ func progress(services []supervisor.ServiceStatus) (waiting, failed []string) {
 			says += ": " + s.Reason
 		}
 		switch {
+		case s.State == supervisor.ServiceRemoved: // what is wanted does not wait for its end
 		case s.State == supervisor.ServiceStopped && slices.ContainsFunc(s.Instances, func(i supervisor.InstanceStatus) bool { return i.PID != 0 }):
 			waiting = append(waiting, s.Name+" is stopping")
 		case s.State == supervisor.ServiceReady, s.State == supervisor.ServiceCompleted, s.State == supervisor.ServiceStopped,

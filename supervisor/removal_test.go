@@ -26,7 +26,7 @@ func TestRemovalGoesOnAside(t *testing.T) {
 		if took := time.Since(begin); took != removalPatience {
 			t.Errorf("the next Apply waited: %s", took-removalPatience)
 		}
-		s.wantState("deaf", ServiceStopped, 0)
+		s.wantState("deaf", ServiceRemoved, 0)
 		s.pass(30 * time.Second)
 		s.wantState("web", ServiceReady, 2)
 		s.wantRunning("deaf/1 deaf", "web/1 v2", "web/2 v2")

@@ -140,6 +140,7 @@ func (s *service) stir() {
 func (s *service) status() ServiceStatus {
 	s.mu.Lock()
 	v := s.view
+	v.removed = s.removal != nil
 	if v.seen != s.given {
 		// Who has just changed something must not be told that all is as it should be.
 		v.desired, v.updating, v.trouble, v.update = desired(s.last), true, "", nil

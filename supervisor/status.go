@@ -49,7 +49,7 @@ type ServiceStatus struct {
 	Name      string           `json:"name"`
 	Desired   int              `json:"desired"`
 	Ready     int              `json:"ready"`
-	State     string           `json:"state"`            // ready, starting, updating, degraded, failed, stopped, completed; of a job: scheduled, running, stopped
+	State     string           `json:"state"`            // ready, starting, updating, degraded, failed, stopped, removed, completed; of a job: scheduled, running, stopped
 	Reason    string           `json:"reason,omitempty"` // why it is not ready: last probe answer, exit cause, last lines of output
 	Instances []InstanceStatus `json:"instances"`
 	Update    *UpdateStatus    `json:"update,omitempty"` // nil: none is under way or paused
@@ -64,6 +64,7 @@ const (
 	ServiceDegraded  = "degraded"  // an instance that should be ready is not, or an update was given up
 	ServiceFailed    = "failed"    // no instance runs, and none will be started
 	ServiceStopped   = "stopped"   // no instance is wanted
+	ServiceRemoved   = "removed"   // it is in the topology no more, and its instances have yet to end
 	ServiceCompleted = "completed" // a one-shot that ended with exit status 0
 	ServiceScheduled = "scheduled" // a job between two runs; the reason is why the last one failed
 	ServiceRunning   = "running"   // a job in the middle of a run
@@ -143,6 +144,7 @@ type view struct {
 	lapsed   bool   // an instance that was ready is not
 	updating bool   // instances are being replaced
 	trouble  string // how the last update has failed
+	removed  bool   // it is to end
 	update   *UpdateStatus
 	job      *JobStatus // nil: it is none
 	holding  []*instance
@@ -164,6 +166,8 @@ func summarize(name string, v view, holding, leaving []InstanceStatus) ServiceSt
 		return i.State == StateWaiting || i.Restarts > 0 && i.State != StateReady
 	})
 	switch {
+	case v.removed:
+		st.State, st.Reason, st.Desired, st.Ready, st.Update = ServiceRemoved, "", 0, 0, nil
 	case v.job != nil && !v.updating:
 		st.State, st.Reason = v.job.state(st.Reason)
 	case v.desired == 0:
