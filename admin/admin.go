@@ -42,6 +42,7 @@ type Rooms struct {
 		Status() []supervisor.ServiceStatus
 		Logs(ctx context.Context, q supervisor.LogQuery, emit func(supervisor.LogLine) error) error
 		Trigger(job string) (supervisor.Run, error)
+		Why(service string, replica int) (supervisor.Explanation, error)
 	}
 	Proxy interface {
 		Status() proxy.Status

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -44,6 +45,13 @@ type (
 )
 
 func (f *fakeSupervisor) Status() []supervisor.ServiceStatus { return f.services }
+
+func (f *fakeSupervisor) Why(service string, replica int) (supervisor.Explanation, error) {
+	if service != "web" || replica > 2 {
+		return supervisor.Explanation{}, errors.New("there is no such thing")
+	}
+	return supervisor.Explanation{Service: service, Sentence: "web/" + strconv.Itoa(replica) + " is well"}, nil
+}
 
 func (f *fakeSupervisor) Trigger(job string) (supervisor.Run, error) {
 	if job != "report" {
@@ -360,6 +368,11 @@ func TestBadRequests(t *testing.T) {
 		{"POST", "/v1/rollback", `{"generation": -1}`, 400, `generation: want its number`},
 		{"POST", "/v1/backup/now", `{"backup": "web"}`, 404, `no backup`},
 		{"GET", "/v1/logs?service=nobody", "", 404, `no service`},
+		{"GET", "/v1/why?service=web&replica=2", "", 200, `"sentence":"web/2 is well"`},
+		{"GET", "/v1/why?service=web&replica=3", "", 404, `no such thing`},
+		{"GET", "/v1/why?service=web&replica=x", "", 400, `parameter replica`},
+		{"GET", "/v1/why", "", 400, `parameter service`},
+		{"GET", "/v1/why?service=web&colour=red", "", 400, `unknown parameter`},
 		{"GET", "/v1/logs?service=legacy", "", 404, `runs elsewhere`},
 		{"GET", "/v1/logs?service=web&since=1h", "", 400, `no such value`},
 		{"GET", "/v1/logs?service=web&colour=red", "", 400, `unknown parameter`},

@@ -21,6 +21,7 @@ func (a *api) routes() []route {
 		{"GET", "/v1/plan", answer(a.plan)},
 		{"GET", "/v1/logs", http.HandlerFunc(a.logs)}, // ?service=web&instance=api/2&tail=10&since=…&until=…&grep=…&follow=true
 		{"GET", "/v1/generations", answer(a.generations)},
+		{"GET", "/v1/why", answer(a.why)}, // ?service=web&replica=1
 		{"POST", "/v1/reload", answer(a.reload)},
 		{"POST", "/v1/rollback", answer(a.rollback)},     // {"generation": 3}
 		{"POST", "/v1/upgrade", answer(a.upgrade)},       // {"binary": "/usr/local/bin/mainstay", "drain_seconds": 30}

@@ -112,7 +112,7 @@ between them, snapshots their data, and follows the file as it changes.`,
 	)
 	for _, command := range []*cobra.Command{
 		c.runCommand(), c.validateCommand(), c.planCommand(), c.reloadCommand(), c.rollbackCommand(), c.generationsCommand(),
-		c.upgradeCommand(), c.statusCommand(), c.logsCommand(),
+		c.upgradeCommand(), c.statusCommand(), c.whyCommand(), c.logsCommand(),
 		c.startCommand(), c.stopCommand(), c.restartCommand(), c.scaleCommand(), c.triggerCommand(),
 	} {
 		command.GroupID = "fleet"

@@ -25,7 +25,7 @@ func TestAnotherProgramAnswers(t *testing.T) {
 		if !strings.Contains(i.Reason, "python3 (pid 77)") {
 			t.Errorf("the reason does not name the program: %+v", i)
 		}
-		s.pass(time.Second) // the third failure
+		s.pass(700 * time.Millisecond) // the third failure, at 2 s
 		s.wantHappened([]string{"start web/1 v1", "signal web/1 v1 terminated", "end web/1 v1"}, "")
 		s.mu.Lock()
 		s.foreign = nil

@@ -291,10 +291,10 @@ func zombies() int {
 func TestReleaseAndAdopt(t *testing.T) {
 	ways(t, func(t *testing.T, m *machine) {
 		run := t.TempDir()
-		p, said := started(t, m, `printf beg; i=0; while [ $i -lt 2000 ]; do echo "line $i"; i=$((i+1)); [ $i = 1000 ] && read x < `+run+`/../go; done; exit 9`, in(run))
 		if err := unix.Mkfifo(filepath.Join(run, "..", "go"), 0o600); err != nil {
 			t.Fatal(err)
 		}
+		p, said := started(t, m, `printf beg; i=0; while [ $i -lt 2000 ]; do echo "line $i"; i=$((i+1)); [ $i = 1000 ] && read x < `+run+`/../go; done; exit 9`, in(run))
 		soon(t, "half is said", func() bool { return strings.Contains(said.String(), "line 999\n") })
 		p.release()
 		if isClosed(p.exited()) || !isClosed(p.silent()) {
