@@ -295,6 +295,9 @@ func (i *instance) run() {
 	for {
 		p, end := i.live()
 		if i.told.Err() != nil {
+			if p != nil && !p.finished && i.isOver(p, end) { // it ended by itself when it was to be let go
+				i.conclude(p, end)
+			}
 			i.leave(p, i.spec().StopGracePeriod)
 			i.move(StateStopped, "")
 			return
@@ -441,15 +444,15 @@ func (i *instance) live() (*tenancy, ending) {
 		select {
 		case <-p.exited():
 			w.probes.stop()
-			end := ending{cause: causeOf(p.exit()), clean: p.exit().clean(), lost: p.exit().unknown, ran: time.Since(p.started), inFlight: i.inFlight(p)}
-			i.abandon(p)
-			end.why = p.exit().String() + i.said(p)
-			return p, end
+			return p, i.ended(p)
 		case <-i.told.Done():
 			w.probes.stop()
-			if isClosed(i.away(p)) {
+			switch away := isClosed(i.away(p)); {
+			case away && isClosed(p.exited()): // the next Mainstay could not tell how
+				return p, i.ended(p)
+			case away:
 				i.letGo(p)
-			} else {
+			default:
 				i.end(p, "")
 			}
 			return p, ending{}
@@ -476,6 +479,14 @@ func (i *instance) live() (*tenancy, ending) {
 			}
 		}
 	}
+}
+
+// ended takes p, which has ended by itself, out of the rotation and says how it ended.
+func (i *instance) ended(p *tenancy) ending {
+	end := ending{cause: causeOf(p.exit()), clean: p.exit().clean(), lost: p.exit().unknown, ran: time.Since(p.started), inFlight: i.inFlight(p)}
+	i.abandon(p)
+	end.why = p.exit().String() + i.said(p)
+	return end
 }
 
 // giveUp ends a process that runs, but not as it should.

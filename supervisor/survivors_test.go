@@ -537,7 +537,7 @@ func TestAnyCrashesOfMainstay(t *testing.T) {
 		"late": {dieAfter: 3 * time.Second, status: 1}, "deaf": {ignoreTerm: true}, "absent": {refuse: errNoProgram},
 	}
 	names := []string{"v1", "v2", "v3", "deaf", "never", "late", "absent"}
-	runs := 30
+	runs := 10
 	if os.Getenv("MAINSTAY_SOAK") != "" {
 		runs = 400
 	}

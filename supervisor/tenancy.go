@@ -199,12 +199,12 @@ func (i *instance) end(p *tenancy, reason string) {
 	p.run.note(func(r *record) { r.Leaving = true })
 	i.move(StateDraining, reason)
 	i.drain(p, spec.StopGracePeriod)
+	i.move(StateStopping, reason)
 	away := i.away(p)
 	if isClosed(away) {
 		i.letGo(p)
 		return
 	}
-	i.move(StateStopping, reason)
 	sig := spec.StopSignal
 	if sig == 0 {
 		sig = syscall.SIGTERM
