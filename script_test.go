@@ -92,7 +92,7 @@ func scripts(root string) testscript.Params {
 }
 
 // patience bounds every wait of a script.
-const patience = 15 * time.Second
+const patience = 60 * time.Second
 
 // poll calls done until it is true. It is false when that took too long.
 func poll(done func() bool) bool {
