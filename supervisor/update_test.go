@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/testutil"
-
 	"mainstay/topology"
 )
 
@@ -26,6 +24,7 @@ func epoch(n int) func(*topology.Service) {
 }
 
 // wantStrength checks that there have never been fewer instances in the rotation since the record was last forgotten.
+
 func (s *simulation) wantStrength(least int) {
 	s.t.Helper()
 	s.mu.Lock()
@@ -36,6 +35,7 @@ func (s *simulation) wantStrength(least int) {
 }
 
 // wantUpdate checks what is told of the update, as in "paused 1/3"; empty: that there is none.
+
 func (s *simulation) wantUpdate(name, want string) {
 	s.t.Helper()
 	got := ""
@@ -48,7 +48,9 @@ func (s *simulation) wantUpdate(name, want string) {
 }
 
 // However an update goes, there are at every moment as many instances in the rotation as there should be, and never more
+
 // processes than one beyond that.
+
 func TestStrengthDuringUpdates(t *testing.T) {
 	bad := map[string]behaviour{
 		"good":             {},
@@ -87,6 +89,7 @@ func TestStrengthDuringUpdates(t *testing.T) {
 }
 
 // What was replaced stays, what was not runs on, and nothing happens until somebody says so.
+
 func TestUpdatePauses(t *testing.T) {
 	simulate(t, nil, func(s *simulation) {
 		in := failing(topology.FailurePause)
@@ -122,6 +125,7 @@ func TestUpdatePauses(t *testing.T) {
 }
 
 // A pause ends with the next edit: also with one that goes back.
+
 func TestPauseIsEdited(t *testing.T) {
 	simulate(t, nil, func(s *simulation) {
 		in := failing(topology.FailurePause)
@@ -145,6 +149,7 @@ func TestPauseIsEdited(t *testing.T) {
 }
 
 // The place in which it fails is left out, and tried again later.
+
 func TestUpdateContinues(t *testing.T) {
 	simulate(t, nil, func(s *simulation) {
 		in := failing(topology.FailureContinue)
@@ -173,6 +178,7 @@ func TestUpdateContinues(t *testing.T) {
 }
 
 // With stop-first there is nothing to leave there but what has failed.
+
 func TestUpdateContinuesStopFirst(t *testing.T) {
 	simulate(t, map[string]behaviour{"bad": {dieAfter: time.Second, neverReady: true, status: 3}}, func(s *simulation) {
 		in := func(s *topology.Service) {
@@ -194,6 +200,7 @@ func TestUpdateContinuesStopFirst(t *testing.T) {
 }
 
 // What has crashed is counted and comes back, and no other is taken away before it is there again.
+
 func TestCrashDuringUpdate(t *testing.T) {
 	simulate(t, map[string]behaviour{"v1": {readyAfter: 20 * time.Second}}, func(s *simulation) {
 		s.apply(web("v1", 3))
@@ -231,6 +238,7 @@ func TestCrashDuringUpdate(t *testing.T) {
 }
 
 // Restarts that come faster than instances can be replaced leave one process in each place.
+
 func TestManyRestartsAtOnce(t *testing.T) {
 	simulate(t, map[string]behaviour{"v1": {stopTime: 2 * time.Second}}, func(s *simulation) {
 		s.apply(web("v1", 3))
@@ -250,6 +258,7 @@ func TestManyRestartsAtOnce(t *testing.T) {
 }
 
 // An edit that follows the first start at once is an update already.
+
 func TestUpdateSoonAfterTheFirstStart(t *testing.T) {
 	simulate(t, map[string]behaviour{"bad": {neverReady: true}}, func(s *simulation) {
 		s.apply(web("v1", 2))
@@ -296,191 +305,14 @@ func TestPhases(t *testing.T) {
 	})
 }
 
-func canaryOf(weight float64, duration time.Duration, errors, latency float64) func(*topology.Service) {
-	return func(s *topology.Service) {
-		s.Update.Canary = &topology.Canary{Weight: weight, Duration: duration, MaxErrorRatio: errors, MaxLatencyRatio: latency}
-	}
-}
-
 // The first new instance is judged by its requests; the others follow once it has passed.
-func TestCanaryPasses(t *testing.T) {
-	busy := behaviour{rate: 100, errors: 0.02, latency: 10 * time.Millisecond}
-	slower := behaviour{rate: 10, errors: 0.025, latency: 15 * time.Millisecond}
-	simulate(t, map[string]behaviour{"v1": busy, "v2": slower}, func(s *simulation) {
-		in := canaryOf(10, time.Minute, 0.01, 2)
-		s.apply(with(web("v1", 2), in))
-		s.pass(10 * time.Second)
-		s.forget()
-		s.apply(with(web("v2", 2), in, func(s *topology.Service) { s.Update.Parallelism = 2 }))
-		s.pass(30*time.Second + time.Millisecond)
-		s.wantRunning("web/1 v1", "web/1 v2", "web/2 v1")
-		s.wantUpdate("web", "canary 0/2")
-		c := s.service("web").Update.Canary
-		if c.Instance != "web/1" || c.Weight != 10 || c.New.Requests != 300 || c.Old.Requests != 6000 || c.New.ErrorRatio > 0.03 || c.New.P95 < 0.01 || c.New.P95 > 0.015 {
-			t.Errorf("canary: %+v", c)
-		}
-		s.pass(31 * time.Second)
-		s.wantHappened([]string{"admit web/1.2 for 10 %", "admit web/1.2"}, "admit web/1")
-		s.wantHappened([]string{"admit web/2.2"}, "admit web/2")
-		s.pass(10 * time.Second)
-		s.wantRunning("web/1 v2", "web/2 v2")
-		s.wantState("web", ServiceReady, 2)
-		s.wantStrength(2)
-		if n := testutil.ToFloat64(s.site.metrics.canaries.WithLabelValues("web", "passed")); n != 1 {
-			t.Errorf("%g canaries passed", n)
-		}
-	})
-}
-
-func TestCanaryFails(t *testing.T) {
-	tests := []struct {
-		name     string
-		old, bad behaviour
-		why      string // empty: it passes
-		by       time.Duration
-	}{
-		{"errors", behaviour{rate: 100}, behaviour{rate: 10, errors: 0.3}, "as a canary it had errors in 30 % of 10 requests, the old instances in 0 % of 200; 1 % more are allowed", 2 * time.Second},
-		{"few requests, all failed", behaviour{rate: 0.1}, behaviour{rate: 0.1, errors: 1}, "as a canary it had errors in 100 % of 3 requests, the old instances in 0 % of 6; 1 % more are allowed", 31 * time.Second},
-		{"errors that the old ones have too", behaviour{rate: 100, errors: 0.3}, behaviour{rate: 10, errors: 0.3}, "", 0},
-		{"two errors", behaviour{rate: 1}, behaviour{rate: 0.1, errors: 0.4}, "", 0},
-		{"latency", behaviour{rate: 100, latency: 10 * time.Millisecond}, behaviour{rate: 10, latency: 50 * time.Millisecond},
-			"as a canary it answered 95 % of 50 requests within 49ms, the old instances within 9.85ms; 2 times that is allowed", 6 * time.Second},
-		{"latency of few requests", behaviour{rate: 0.5, latency: 10 * time.Millisecond}, behaviour{rate: 0.5, latency: 50 * time.Millisecond}, "", 0},
-		{"no traffic", behaviour{}, behaviour{}, "", 0},
-		{"no traffic on the old ones", behaviour{}, behaviour{rate: 10, errors: 0.3}, "as a canary it had errors in 30 % of 10 requests, the old instances in 0 % of 0; 1 % more are allowed", 2 * time.Second},
-		{"dies", behaviour{}, behaviour{dieAfter: 40 * time.Second}, "ready for 40s only: exited with status 0", 41 * time.Second},
-	}
-	for _, tt := range tests {
-		for _, action := range []topology.FailureAction{topology.FailureRollback, topology.FailurePause, topology.FailureContinue} {
-			for _, replicas := range []int{1, 2} {
-				if replicas == 1 && strings.Contains(tt.why, " of 200") { // the figures are of two
-					continue
-				}
-				t.Run(tt.name, func(t *testing.T) {
-					simulate(t, map[string]behaviour{"v1": tt.old, "bad": tt.bad}, func(s *simulation) {
-						in := func(s *topology.Service) {
-							canaryOf(5, time.Minute, 0.01, 2)(s)
-							failing(action)(s)
-						}
-						s.apply(with(web("v1", replicas), in))
-						s.pass(10 * time.Second)
-						s.forget()
-						s.apply(with(web("bad", replicas), in))
-						if tt.why == "" {
-							s.pass(5 * time.Minute)
-							s.wantState("web", ServiceReady, replicas)
-							if slices.Contains(s.running(), "web/1 v1") {
-								t.Error("it did not pass")
-							}
-							return
-						}
-						s.pass(tt.by)
-						if replicas == 2 || !strings.Contains(tt.why, " of 6;") {
-							if why := s.service("web").Reason; !strings.HasSuffix(why, "web/1: "+tt.why) {
-								t.Errorf("reason: %s", why)
-							}
-						}
-						s.wantState("web", ServiceDegraded, replicas)
-						if slices.Contains(s.running(), "web/1 bad") || !slices.Contains(s.running(), "web/1 v1") {
-							t.Errorf("running: %q", s.running())
-						}
-						s.pass(3 * time.Second)
-						switch {
-						case action == topology.FailureContinue && replicas == 2:
-							s.wantRunning("web/1 v1", "web/2 bad", "web/2 v1") // and not as a canary
-							s.wantUpdate("web", "proving 0/2")
-							if got := s.happened("admit web/2"); !slices.Equal(got, []string{"admit web/2.2"}) {
-								t.Errorf("%q", got)
-							}
-						case action == topology.FailurePause:
-							s.wantUpdate("web", "paused 0/"+string(rune('0'+replicas)))
-						}
-						s.wantStrength(replicas)
-					})
-				})
-			}
-		}
-	}
-}
 
 // A restart by hand compares nothing with itself, and neither does the way back.
-func TestNoCanaryOfTheSame(t *testing.T) {
-	simulate(t, nil, func(s *simulation) {
-		in := canaryOf(10, time.Hour, 0, 0)
-		s.apply(with(web("v1", 2), in))
-		s.pass(10 * time.Second)
-		s.forget()
-		s.apply(with(web("v1", 2), in, epoch(1)))
-		s.pass(time.Minute)
-		s.wantState("web", ServiceReady, 2)
-		s.wantHappened([]string{"admit web/1.2", "admit web/2.2"}, "admit")
-		// What is added while there is a canary is what has worked.
-		s.apply(with(web("v2", 3), in, epoch(1)))
-		s.pass(time.Minute)
-		s.wantRunning("web/1 v1", "web/1 v2", "web/2 v1", "web/3 v1")
-		s.wantUpdate("web", "canary 0/3")
-		// The rule is in force at once when it changes, and so is its end.
-		s.apply(with(web("v2", 3), canaryOf(20, time.Hour, 0, 0), epoch(1)))
-		s.pass(time.Minute)
-		if got := s.happened("admit web/1.3"); !slices.Equal(got, []string{"admit web/1.3 for 10 %", "admit web/1.3 for 20 %"}) {
-			t.Errorf("%q", got)
-		}
-		s.apply(with(web("v2", 3), epoch(1)))
-		s.pass(time.Minute)
-		s.wantRunning("web/1 v2", "web/2 v2", "web/3 v2")
-		s.wantState("web", ServiceReady, 3)
-	})
-}
 
 // Another edit takes a canary's place, and has one of its own.
-func TestCanaryIsSuperseded(t *testing.T) {
-	simulate(t, nil, func(s *simulation) {
-		in := canaryOf(10, time.Minute, 0, 0)
-		s.apply(with(web("v1", 2), in))
-		s.pass(10 * time.Second)
-		s.forget()
-		s.apply(with(web("v2", 2), in))
-		s.pass(30 * time.Second)
-		s.apply(with(web("v3", 2), in))
-		s.pass(40 * time.Second)
-		s.wantRunning("web/1 v1", "web/1 v3", "web/2 v1")
-		s.wantUpdate("web", "canary 0/2")
-		s.apply(with(web("v1", 2), in))
-		s.pass(time.Second)
-		s.wantRunning("web/1 v1", "web/2 v1")
-		s.wantState("web", ServiceReady, 2)
-		if s.most != 3 {
-			t.Errorf("%d lived at once", s.most)
-		}
-	})
-}
-
-func TestPercentile(t *testing.T) {
-	traffic := func(counts map[int]uint64) (t topology.Traffic) {
-		for b, n := range counts {
-			t.Latencies[b] = n
-		}
-		return t
-	}
-	last := len(topology.LatencyBuckets)
-	tests := []struct {
-		counts map[int]uint64
-		want   time.Duration
-	}{
-		{nil, 0},
-		{map[int]uint64{0: 100}, 475 * time.Microsecond},
-		{map[int]uint64{0: 95, 6: 5}, 500 * time.Microsecond},
-		{map[int]uint64{0: 90, 6: 10}, 8500 * time.Microsecond},
-		{map[int]uint64{0: 1, last: 99}, time.Minute},
-	}
-	for _, tt := range tests {
-		if got := percentile(traffic(tt.counts), 0.95); got != tt.want {
-			t.Errorf("%v: %s, want %s", tt.counts, got, tt.want)
-		}
-	}
-}
 
 // What the plan calls a roll is what another process is needed for, field by field.
+
 func TestPlanRollsWhatTheSupervisorRolls(t *testing.T) {
 	// Changes of these have no class of their own: the name is another service's, the overrides are not in the file, and what runs
 	// elsewhere has no process.
@@ -511,6 +343,7 @@ func TestPlanRollsWhatTheSupervisorRolls(t *testing.T) {
 }
 
 // alter makes v another value.
+
 func alter(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.String:
@@ -548,7 +381,9 @@ func alter(v reflect.Value) {
 }
 
 // Whatever a process is ended for, it is out of the rotation and its requests are over before it is signalled; the simulation
+
 // sees to that, here and in every other test.
+
 func TestDrainComesBeforeTheSignal(t *testing.T) {
 	live := &topology.Probe{TCP: "{address}", Period: time.Second, Timeout: time.Second, FailureThreshold: 2}
 	ways := map[string]func(s *simulation){
@@ -596,7 +431,9 @@ func TestDrainComesBeforeTheSignal(t *testing.T) {
 }
 
 // Whatever edits, restarts, crashes and scales follow each other: no place ever holds more than two processes, none is left over, the
+
 // last edit wins, and where nothing but updates happens the service is always at full strength.
+
 func TestAnyEdits(t *testing.T) {
 	programs := map[string]behaviour{
 		"v1": {}, "v2": {readyAfter: 3 * time.Second}, "v3": {stopTime: 7 * time.Second}, "never": {neverReady: true},
@@ -683,6 +520,7 @@ func TestAnyEdits(t *testing.T) {
 }
 
 // A service that becomes a job in the middle of an update is not in one any more.
+
 func TestUpdateOfWhatBecomesAJob(t *testing.T) {
 	simulate(t, nil, func(s *simulation) {
 		in := canaryOf(10, time.Minute, 0, 0)
