@@ -354,31 +354,10 @@ func (i *instance) isOver(p *tenancy, end ending) bool {
 	return p != nil && (never || end.clean && spec.Restart.Policy == topology.RestartOnFailure)
 }
 
-// conclude notes how the instance ended, for as long as its service stays as it is.
-func (i *instance) conclude(p *tenancy, end ending) {
-	if p == nil {
-		return
-	}
-	i.concluded = p.run
-	p.run.note(func(r *record) {
-		r.Outcome = outcomeCompleted
-		if !end.clean {
-			r.Outcome, r.Why = outcomeFailed, end.why
-		}
-	})
-}
-
 // dismiss tells the instance to stop. The service looks again, as one that is done already says nothing more.
 func (i *instance) dismiss() {
 	i.stop()
 	i.changed()
-}
-
-// forget is called when the instance is done and its place has no more to do with it.
-func (i *instance) forget() {
-	if !isClosed(i.site.suspended) {
-		i.concluded.remove()
-	}
 }
 
 // hearOut waits until the output of every process has ended, which for those whose group is gone is soon.

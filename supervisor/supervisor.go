@@ -16,6 +16,9 @@
 // Output is read in bounded pieces and never waits for a disk (output.go); it is kept in
 // files of bounded size (package logfile) and can be followed live (logs.go).
 //
+// Processes outlive Mainstay: each has a directory with what the next one must know of it (runs.go), which
+// goes on with those that it finds (survivors.go). Suspend leaves them to it on purpose.
+//
 // The machine below is behind one seam, host (process.go): tests put a simulated one in its place.
 package supervisor
 

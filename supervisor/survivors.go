@@ -225,6 +225,27 @@ func (i *instance) inherit(t *tenancy) {
 	i.log.Info("instance taken over", "pid", t.pid(), "address", t.seat.address(), "ready", !t.run.Ready.IsZero())
 }
 
+// conclude notes how the instance ended, for as long as its service stays as it is.
+func (i *instance) conclude(p *tenancy, end ending) {
+	if p == nil {
+		return
+	}
+	i.concluded = p.run
+	p.run.note(func(r *record) {
+		r.Outcome = outcomeCompleted
+		if !end.clean {
+			r.Outcome, r.Why = outcomeFailed, end.why
+		}
+	})
+}
+
+// forget is called when the instance is done and its place has no more to do with it.
+func (i *instance) forget() {
+	if !isClosed(i.site.suspended) {
+		i.concluded.remove()
+	}
+}
+
 // remnant returns a specification by which the processes of a service that is no more can be stopped.
 func remnant(runs []*run) topology.Service {
 	r := runs[len(runs)-1]
