@@ -169,6 +169,7 @@ func (a *Admin) Serve(ctx context.Context, eng Engine, at topology.Admin) error 
 		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
 		// A follower of logs ends with ctx, not with the time that the others are given.
 		BaseContext: func(net.Listener) context.Context { return ctx },
+		ConnContext: withPeer,
 	}
 	stopped := make(chan struct{})
 	unregister := context.AfterFunc(ctx, func() {

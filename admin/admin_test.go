@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -298,6 +299,61 @@ func TestVerbs(t *testing.T) {
 	snapshot, err := client.Backup(ctx, "orders")
 	if err != nil || snapshot.ID != "abc" {
 		t.Errorf("Backup: %v, %v", snapshot, err)
+	}
+}
+
+// A fakeUpgrader says that it has begun.
+type fakeUpgrader struct{ asked []UpgradeRequest }
+
+func (f *fakeUpgrader) Begin(_ context.Context, q UpgradeRequest) (Upgrade, error) {
+	f.asked = append(f.asked, q)
+	return Upgrade{ID: "a", State: UpgradeRunning}, nil
+}
+
+func (f *fakeUpgrader) Last() *Upgrade { return &Upgrade{ID: "a", State: UpgradeDone, Kept: 12} }
+
+func TestUpgrade(t *testing.T) {
+	h, upgrader := newHouse(t), new(fakeUpgrader)
+	h.rooms.Upgrader = upgrader
+	client := h.open(t)
+	begun, err := client.Upgrade(t.Context(), UpgradeRequest{Binary: "/bin/next", DrainSeconds: 3})
+	if err != nil || begun.ID != "a" {
+		t.Errorf("Upgrade: %v, %v", begun, err)
+	}
+	if diff := cmp.Diff([]UpgradeRequest{{"/bin/next", 3}}, upgrader.asked); diff != "" {
+		t.Errorf("asked (-want +got):\n%s", diff)
+	}
+	status, err := client.Status(t.Context())
+	if err != nil || status.Upgrade == nil || status.Upgrade.Kept != 12 {
+		t.Errorf("Status: %+v, %v", status, err)
+	}
+}
+
+// The socket's group may ask for much, but not for Mainstay to run a program of theirs.
+func TestUpgradeToABinaryIsForTheOwner(t *testing.T) {
+	h, upgrader := newHouse(t), new(fakeUpgrader)
+	h.rooms.Upgrader = upgrader
+	a := &api{admin: h.Admin, engine: h.engine}
+	for _, c := range []struct {
+		uid    any
+		body   string
+		status int
+	}{
+		{os.Geteuid() + 1, `{"binary": "/tmp/mine"}`, 409},
+		{nil, `{"binary": "/tmp/mine"}`, 409}, // nobody knows who
+		{os.Geteuid() + 1, `{}`, 200},
+		{os.Geteuid(), `{"binary": "/tmp/mine"}`, 200},
+		{0, `{"binary": "/tmp/mine"}`, 200},
+	} {
+		r := httptest.NewRequest("POST", "/v1/upgrade", strings.NewReader(c.body))
+		w := httptest.NewRecorder()
+		answer(a.upgrade).ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), peerKey{}, c.uid)))
+		if w.Code != c.status {
+			t.Errorf("%s of user %v: %d %s, want %d", c.body, c.uid, w.Code, w.Body, c.status)
+		}
+	}
+	if len(upgrader.asked) != 3 {
+		t.Errorf("asked: %v", upgrader.asked)
 	}
 }
 

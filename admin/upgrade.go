@@ -52,6 +52,9 @@ func (a *api) upgrade(w http.ResponseWriter, r *http.Request) (any, error) {
 	if q.DrainSeconds < 0 {
 		return nil, newError(CodeUsage, "drain_seconds: want 0 or more")
 	}
+	if q.Binary != "" && !isOwner(r.Context()) {
+		return nil, newError(CodeRefused, "upgrade to %s: only root and the user that Mainstay runs as may name a binary; without one it is the file that Mainstay was started from", q.Binary)
+	}
 	if a.admin.rooms.Upgrader == nil {
 		return nil, newError(CodeRefused, "this Mainstay cannot be upgraded")
 	}

@@ -41,6 +41,7 @@ type handoff struct {
 	BridgeFD  int           `json:"bridge_fd,omitempty"`
 	BridgePID int           `json:"bridge_pid,omitempty"`
 	Drain     time.Duration `json:"drain"`
+	Stop      bool          `json:"stop,omitempty"` // a signal has come that asks for it
 	// Back says why the program that was upgraded to did not come up; then this is the former one again.
 	Back string `json:"back,omitempty"`
 

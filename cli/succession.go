@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -117,6 +118,9 @@ func checkExecutable(path string) (fs.FileInfo, error) {
 	if err := unix.Access(path, unix.X_OK); err != nil {
 		return nil, errors.New("it is not executable; chmod +x")
 	}
+	if info.Mode().Perm()&0o002 != 0 {
+		return nil, errors.New("everybody can write it; chmod o-w")
+	}
 	next, err := machineOf(path)
 	if err != nil {
 		return nil, errors.New("it is no program of this system (no ELF file)")
@@ -168,7 +172,8 @@ type transfer struct {
 	*successor
 	fleet   *fleet
 	handoff *handoff
-	bridge  *bridge // nil: there is none
+	bridge  *bridge     // nil: there is none
+	stopped func() bool // a signal has come
 }
 
 // carryOut lets next go on in this program's place. It returns if that could not be, and then everything goes on here.
@@ -177,7 +182,9 @@ func (s *succession) carryOut(ctx context.Context, f *fleet, next *successor) {
 	s.log.Info("upgrade begun", "binary", next.path, "from", describeBuild(u.From), "to", describeBuild(u.To))
 	h := &handoff{Protocol: upgradeProtocol, Upgrade: u, environment: f.manager.given, Drain: next.drain}
 	s.await(ctx, f, next.drain)
-	err := f.engine.HandOver(ctx, next.drain, &transfer{successor: next, fleet: f, handoff: h})
+	err := f.engine.HandOver(ctx, next.drain, &transfer{
+		successor: next, fleet: f, handoff: h, stopped: func() bool { return ctx.Err() != nil },
+	})
 	s.sockets.Release()
 	if h.Former != 0 {
 		unix.Close(h.Former)
@@ -267,6 +274,7 @@ func (t *transfer) Abandon() {
 // Follow implements engine.Successor. If the next program cannot be executed the former one is, anew.
 func (t *transfer) Follow(lock *os.File) error {
 	t.handoff.Lock, t.handoff.LockPath = int(lock.Fd()), lock.Name()
+	t.handoff.Stop = t.stopped() // too late for this program
 	log := t.fleet.succession.log
 	err := t.handoff.become(t.path)
 	log.Error("upgrade could not be, going back", "err", err)
@@ -299,6 +307,9 @@ func (s *succession) arrive(ctx context.Context, f *fleet, h *handoff) {
 			"kept", u.Kept, "lost", u.Lost, "took", time.Since(u.Time))
 	}
 	s.set(u)
+	if h.Stop {
+		syscall.Kill(os.Getpid(), syscall.SIGTERM)
+	}
 	if h.BridgePID != 0 {
 		s.takeBack(ctx, f, h)
 	}

@@ -128,7 +128,7 @@ var listener = &typ{
 				"keyfile": {key: "key"}, "private_key": {key: "key"}, "ssl_certificate_key": {key: "key"},
 				"acme": {why: "certificates are read from files: certificate and key"}},
 		}, defDoc: "plain HTTP", example: "{certificate: tls.crt, key: tls.key}", class: ClassHot, reason: "the next handshake uses it",
-			doc: "Serves HTTPS. A renewed file is a change that the next reload takes up."},
+			doc: "Serves HTTPS. A renewed file is noticed and used from then on."},
 		{name: "redirect", typ: oneOf([]string{"https"}), defDoc: "none", example: "https", class: ClassHot, reason: "the next request is answered with it",
 			doc: "Answers every request with a redirect to https."},
 	},
