@@ -121,7 +121,9 @@ func (x *exchange) await() wait {
 		gone = func() bool { return hasLeft(x.r.Context()) }
 	}
 	w := x.waiter.wait(x.ctx, gone)
-	x.record.Held += time.Since(began).Seconds()
+	if x.waiter.number != 0 {
+		x.record.Held += time.Since(began).Seconds()
+	}
 	return w
 }
 

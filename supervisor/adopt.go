@@ -30,7 +30,7 @@ func (m *machine) adopt(run string, line func(stream string, text []byte, partia
 		return nil, errGone
 	}
 	p := newTree(m)
-	p.identity = id
+	p.identity, p.run = id, run
 	if id.Cgroup != "" {
 		if _, err := os.Stat(id.Cgroup); err == nil {
 			mount, _ := findHierarchy()
@@ -55,8 +55,13 @@ func (m *machine) adopt(run string, line func(stream string, text []byte, partia
 	if p.child = s.parent == os.Getpid(); p.child {
 		m.forked.add(id.PID)
 	}
-	for _, name := range streamNames {
-		fd, err := openFIFO(fifoPath(run, name))
+	for n, name := range streamNames {
+		path := fifoPath(run, name)
+		if n < len(id.Output) && inherited(id.Output[n], path) {
+			p.addStream(id.Output[n], name, line)
+			continue
+		}
+		fd, err := openFIFO(path)
 		if err != nil {
 			m.log.Warn("output of an adopted process lost", "pid", id.PID, "err", err)
 			continue

@@ -49,11 +49,14 @@ func (t *tally) note(i topology.Instance, now topology.Traffic) {
 	}
 }
 
-// probation reports whether the first instance of the target is to be, or is, a canary. One that differs from what ran before only in
-// that it was restarted by hand is not: there is nothing to judge.
-func (s *service) probation() bool {
-	if s.want.Update.Canary == nil || !s.canReturn() || s.vetted == s.target.revision || !s.target.spec.Routable() {
+// probation reports whether an instance of the target in p is to be a canary, or has to wait for one. One that differs from what ran
+// before only in that it was restarted by hand is not: there is nothing to judge.
+func (s *service) probation(p *place) bool {
+	if s.want.Update.Canary == nil || !s.canFail(p) || s.vetted == s.target.revision || !s.target.spec.Routable() {
 		return false
+	}
+	if !s.canReturn() {
+		return true
 	}
 	next, before := recipe(s.target.spec), recipe(s.proven.spec)
 	next.Epoch, before.Epoch = 0, 0

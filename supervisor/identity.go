@@ -27,6 +27,8 @@ type identity struct {
 	Boot   string `json:"boot_id"` // of the machine's run (proc_sys_kernel(5), boot_id)
 	Mark   string `json:"mark"`    // the value of markVariable
 	Cgroup string `json:"cgroup"`  // its directory; empty: none
+	// Output are the descriptors on which a Mainstay that has released the process read its streams; -1: that one had ended.
+	Output []int `json:"output,omitempty"`
 }
 
 func newMark() string {
@@ -45,26 +47,32 @@ func bootID() string {
 
 func identityPath(run string) string { return filepath.Join(run, "process.json") }
 
-// write keeps the identity in run. It may be lost when the machine goes down, as the process is too.
-func (id identity) write(run string) error {
+// A note is the file that keeps an identity for the next Mainstay. It may be lost when the machine goes down, as the process is too.
+type note struct{ file *os.File }
+
+func newNote(run string) (note, error) {
+	f, err := os.OpenFile(identityPath(run), os.O_WRONLY|os.O_CREATE, 0o600)
+	return note{f}, err
+}
+
+// write notes id with one system call, in the middle of which nobody is killed.
+func (n note) write(id identity) error {
 	b, err := json.Marshal(id)
 	if err != nil {
 		return err
 	}
-	path := identityPath(run)
-	if err := os.WriteFile(path+".new", append(b, '\n'), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
+	_, err = n.file.WriteAt(append(b, '\n'), 0)
+	return err
 }
 
 func readIdentity(run string) (identity, error) {
-	b, err := os.ReadFile(identityPath(run))
+	f, err := os.Open(identityPath(run))
 	if err != nil {
 		return identity{}, err
 	}
+	defer f.Close()
 	var id identity
-	if err := json.Unmarshal(b, &id); err != nil {
+	if err := json.NewDecoder(f).Decode(&id); err != nil { // what follows is of a longer one, written before
 		return identity{}, fmt.Errorf("read %s: %w", identityPath(run), err)
 	}
 	return id, nil

@@ -194,6 +194,9 @@ func (i *instance) claim(share float64) {
 	}
 }
 
+// lost reports whether the instance has ended and what it was made from is known no more.
+func (i *instance) lost() bool { return i.current().digest != nil && i.now().state == StateFailed }
+
 func (i *instance) claimed() float64 {
 	i.mu.Lock()
 	defer i.mu.Unlock()

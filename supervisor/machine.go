@@ -29,7 +29,8 @@ type machine struct {
 	ungrouped bool
 
 	boot    string
-	err     error // why nothing can be started
+	err     error    // why nothing can be started
+	null    *os.File // for programs to read
 	poller  *poller
 	spawner *spawner
 	reaper  *reaper // nil: the dead are not ours
@@ -68,7 +69,9 @@ func (m *machine) open() {
 		m.reaper = newReaper(&m.forked, m.reapDelay)
 	}
 	m.spawner = newSpawner()
-	m.poller, m.err = newPoller()
+	if m.poller, m.err = newPoller(); m.err == nil {
+		m.null, m.err = os.Open(os.DevNull)
+	}
 }
 
 // becomeSubreaper makes Mainstay the parent of what its services leave without one, so that their parents lead here and not to init.
@@ -86,6 +89,7 @@ func (m *machine) close() {
 	if m.poller != nil {
 		m.poller.close()
 	}
+	m.null.Close()
 	m.readers.Wait()
 	m.spawner.close()
 	if m.reaper != nil {
@@ -135,14 +139,14 @@ func (m *machine) launch(c command) (*tree, error) {
 		return nil, fmt.Errorf("find user: %w", err)
 	}
 	p := newTree(m)
-	p.Boot, p.Mark, p.child = m.boot, newMark(), true
+	p.run, p.Boot, p.Mark, p.child = c.run, m.boot, newMark(), true
 	if p.cgroup, err = m.newCgroup(c, p.Mark); err != nil {
 		return nil, err
 	}
 	if p.cgroup != nil {
 		p.Cgroup = p.cgroup.dir
 	}
-	if err := m.spawn(p, c, path, cred); err != nil {
+	if err = m.spawn(p, c, path, cred); err != nil {
 		p.removeCgroup()
 		return nil, err
 	}
@@ -184,11 +188,6 @@ func (m *machine) abandonCgroups(err error) {
 
 // spawn starts c as p.
 func (m *machine) spawn(p *tree, c command, path string, cred *syscall.Credential) error {
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		return err
-	}
-	defer null.Close()
 	ends, err := m.outputs(p, c, cred)
 	if err != nil {
 		return err
@@ -198,18 +197,15 @@ func (m *machine) spawn(p *tree, c command, path string, cred *syscall.Credentia
 			unix.Close(fd)
 		}
 	}()
-	if c.run != "" { // before it is started: a Mainstay that ends in between leaves nothing that cannot be found
-		if err := p.identity.write(c.run); err != nil {
-			m.log.Warn("process not on record", "run", c.run, "err", err)
-		}
-	}
+	written := m.keep(p, c.run)
+	defer written.file.Close()
 	c.env = append(slices.DeleteFunc(slices.Clone(c.env), func(kv string) bool { return strings.HasPrefix(kv, markVariable+"=") }), markVariable+"="+p.Mark)
-	p.PID, p.pidfd, err = m.fork(c, path, cred, p.cgroup, []uintptr{null.Fd(), uintptr(ends[0]), uintptr(ends[1])})
+	p.PID, p.pidfd, err = m.fork(c, path, cred, p.cgroup, []uintptr{m.null.Fd(), uintptr(ends[0]), uintptr(ends[1])})
 	if errors.Is(err, unix.ENOSYS) && p.cgroup != nil && len(limitFiles(c.limits)) == 0 { // containers may refuse clone3(2)
 		m.abandonCgroups(err)
 		p.removeCgroup()
 		p.cgroup, p.Cgroup = nil, ""
-		p.PID, p.pidfd, err = m.fork(c, path, cred, nil, []uintptr{null.Fd(), uintptr(ends[0]), uintptr(ends[1])})
+		p.PID, p.pidfd, err = m.fork(c, path, cred, nil, []uintptr{m.null.Fd(), uintptr(ends[0]), uintptr(ends[1])})
 	}
 	if err != nil {
 		p.closeStreams()
@@ -218,13 +214,29 @@ func (m *machine) spawn(p *tree, c command, path string, cred *syscall.Credentia
 	if s, ok := readStat(p.PID); ok {
 		p.Start = s.start
 	}
-	if c.run != "" {
-		if err := p.identity.write(c.run); err != nil {
+	if written.file != nil {
+		if err := written.write(p.identity); err != nil {
 			m.log.Warn("process not on record", "pid", p.PID, "err", err)
 		}
 	}
 	p.begin()
 	return nil
+}
+
+// keep notes in run what is known of p before it is started, so that a Mainstay that ends in between leaves nothing that cannot be
+// found. A process that cannot be noted runs all the same.
+func (m *machine) keep(p *tree, run string) note {
+	if run == "" {
+		return note{}
+	}
+	n, err := newNote(run)
+	if err == nil {
+		err = n.write(p.identity)
+	}
+	if err != nil {
+		m.log.Warn("process not on record", "run", run, "err", err)
+	}
+	return n
 }
 
 // outputs makes the pipes that p writes to and returns their ends for it.

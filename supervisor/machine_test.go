@@ -382,9 +382,14 @@ func TestRecycledPIDIsNotAdopted(t *testing.T) {
 			{PID: other.PID, Start: other.Start, Boot: "another", Mark: other.Mark, Cgroup: other.Cgroup},
 			{PID: 0, Boot: m.boot, Mark: newMark()},
 		} {
-			if err := id.write(run); err != nil {
+			n, err := newNote(run)
+			if err != nil {
 				t.Fatal(err)
 			}
+			if err := n.write(id); err != nil {
+				t.Fatal(err)
+			}
+			n.file.Close()
 			if _, err := m.adopt(run, said.add); !errors.Is(err, errGone) {
 				t.Errorf("%+v: %v", id, err)
 			}

@@ -106,6 +106,9 @@ func (s *service) try(p *place, now time.Time) (look time.Duration) {
 		s.dismissNext(p)
 		return 0
 	}
+	if s.canary == nil && p.current != nil && s.probation(p) { // a former Mainstay has begun it, or it is to be one from now on
+		s.canary = &canary{place: p}
+	}
 	l := p.next.now()
 	judged := time.Duration(0) // for how long it has to be a canary
 	if s.isCanary(p) {
@@ -131,7 +134,7 @@ func (s *service) try(p *place, now time.Time) (look time.Duration) {
 		default:
 			return rest
 		}
-	case rule.Deadline > 0 && !l.launched.IsZero() && s.canReturn():
+	case rule.Deadline > 0 && !l.launched.IsZero() && s.canFail(p):
 		return s.trialEnds(l).Sub(now)
 	}
 	return 0
@@ -139,7 +142,7 @@ func (s *service) try(p *place, now time.Time) (look time.Duration) {
 
 // fault says why the instance on trial in p has failed; empty if it has not, or if there is nothing that would be better.
 func (s *service) fault(p *place, l life, now time.Time) string {
-	if !s.canReturn() {
+	if !s.canFail(p) {
 		return ""
 	}
 	deadline := s.want.Update.Deadline
@@ -202,6 +205,12 @@ func (s *service) canReturn() bool {
 	return s.proven != nil && s.proven.revision != s.target.revision
 }
 
+// canFail reports whether there is something better than what is on trial in p: what has worked, or what works beside it though a
+// former Mainstay has started it, and it could not be started again.
+func (s *service) canFail(p *place) bool {
+	return s.canReturn() || p.current != nil && p.current.current().digest != nil && p.current.now().state == StateReady
+}
+
 // advance takes the next step of p towards the target. A replacement is only begun if it may. It returns 1 if one was begun.
 func (s *service) advance(p *place, may bool, now time.Time) int {
 	if p.retired || isClosed(s.site.suspended) { // what was let go is still there
@@ -211,17 +220,19 @@ func (s *service) advance(p *place, may bool, now time.Time) int {
 		switch stopFirst := s.want.Update.Order == topology.StopFirst; {
 		case !s.canReturn():
 			p.current = s.start(p, s.target)
-		case s.probation() && !stopFirst: // one more instance would be one more canary
+		case s.probation(p) && !stopFirst: // one more instance would be one more canary
 			p.current = s.start(p, *s.proven)
 		default:
 			p.next = s.start(p, s.target)
 		}
 		return 0
 	}
-	if p.busy() || s.halted || p.current.revision == s.target.revision {
+	if p.busy() || p.current.revision == s.target.revision {
 		return 0
 	}
 	switch {
+	case s.halted && !p.current.lost():
+		return 0
 	case s.proven == nil && p.current.now().state != StateReady: // nothing has worked yet, so nothing is lost
 		p.dismissCurrent()
 		return 0
@@ -229,7 +240,7 @@ func (s *service) advance(p *place, may bool, now time.Time) int {
 		return 0
 	case s.want.Update.Order == topology.StopFirst, s.samePort(p):
 		p.dismissCurrent()
-	case !s.probation():
+	case !s.probation(p):
 		p.next = s.start(p, s.target)
 	case s.canary == nil:
 		s.canary = &canary{place: p}

@@ -23,6 +23,7 @@ type stream struct {
 	mu      sync.Mutex
 	reading bool  // a goroutine is at it
 	last    bool  // what is there now is the last that is to be read
+	kept    bool  // the descriptor is not to be closed after that
 	lines   lines // the reading goroutine's
 }
 
@@ -40,6 +41,14 @@ func (s *stream) readLocked() {
 		s.reading = true
 		s.machine.readers.Go(s.read)
 	}
+}
+
+// keep is like finish, but leaves the descriptor open for a program that takes this one's place.
+func (s *stream) keep() {
+	s.mu.Lock()
+	s.kept = true
+	s.mu.Unlock()
+	s.finish()
 }
 
 // finish ends the stream after what is there now. It does nothing if it has ended.
@@ -69,11 +78,15 @@ func (s *stream) read() {
 		}
 		idle := errors.Is(err, unix.EAGAIN)
 		if n <= 0 && !idle || s.last && (idle || rest <= 0) {
-			last := s.last
+			ended := n <= 0 && !idle
+			s.kept = s.kept && !ended
+			kept := s.kept
 			s.mu.Unlock() // reading stays true: nobody reads again
 			s.machine.poller.forget(s.fd)
-			unix.Close(s.fd)
-			s.lines.end(last && n != 0, s.emit)
+			if !kept {
+				unix.Close(s.fd)
+			}
+			s.lines.end(!ended, s.emit)
 			s.closed()
 			return
 		}
@@ -133,5 +146,16 @@ func openFIFO(path string) (int, error) {
 
 // streamNames are the streams of a process, in the order of their descriptors from 1 on.
 var streamNames = [2]string{"stdout", "stderr"}
+
+// inherited returns whether fd is the read end of the FIFO at path, which the program that this one has replaced left open, so
+// that nothing is lost of a process that ended meanwhile.
+func inherited(fd int, path string) bool {
+	var of, at unix.Stat_t
+	if fd <= 2 || unix.Fstat(fd, &of) != nil || unix.Stat(path, &at) != nil || of.Dev != at.Dev || of.Ino != at.Ino {
+		return false
+	}
+	unix.CloseOnExec(fd)
+	return true
+}
 
 func fifoPath(run, stream string) string { return filepath.Join(run, stream) }

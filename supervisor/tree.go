@@ -17,6 +17,7 @@ import (
 type tree struct {
 	identity
 	machine *machine
+	run     string        // empty: nobody else is to find it
 	cgroup  *cgroup       // nil: none
 	child   bool          // ours to wait for; otherwise we were not there when it was started
 	gone    chan struct{} // closed when the leader has ended
@@ -299,6 +300,26 @@ func (p *tree) release() {
 	p.released = true
 	p.closePidfdLocked()
 	p.mu.Unlock()
-	p.finishStreams()
+	if p.run == "" {
+		p.finishStreams()
+		<-p.quiet
+		return
+	}
+	for _, s := range p.streams {
+		s.keep()
+	}
 	<-p.quiet
+	p.Output = nil
+	for _, s := range p.streams {
+		fd := -1
+		if s.kept {
+			unix.FcntlInt(uintptr(s.fd), unix.F_SETFD, 0)
+			fd = s.fd
+		}
+		p.Output = append(p.Output, fd)
+	}
+	if n, err := newNote(p.run); err == nil {
+		n.write(p.identity) // otherwise the output is opened by its path
+		n.file.Close()
+	}
 }

@@ -44,8 +44,13 @@ func (s *service) promising() *version {
 func (s *service) giveUp(why string) {
 	failed := s.target
 	s.failed = &failed
-	s.target = *s.proven
-	s.halted = s.want.Update.FailureAction == topology.FailurePause
+	s.halted = true
+	if s.canReturn() {
+		s.target = *s.proven
+		s.halted = s.want.Update.FailureAction == topology.FailurePause
+	} else {
+		why += " (what ran before runs on, but cannot be started again: a former Mainstay has started it)"
+	}
 	result := "given_up"
 	s.givenUp = fmt.Sprintf("the update to generation %d was given up: %s", failed.generation, why)
 	if s.halted {

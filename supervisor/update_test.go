@@ -541,3 +541,37 @@ func TestUpdateOfWhatBecomesAJob(t *testing.T) {
 		s.wantUpdate("web", "")
 	})
 }
+
+// An update that goes on after Mainstay was killed can fail as any, but what ran before is known no more: it runs on.
+func TestResumedUpdateFails(t *testing.T) {
+	for why, in := range map[string]func(*topology.Service){
+		"web/1: ready for 20s only: exited with status 0 (": func(*topology.Service) {},
+		"web/1: as a canary it had errors in 100 %":         canaryOf(10, time.Minute, 0.1, 0),
+	} {
+		survive(t, map[string]behaviour{"v1": {}, "bad": {dieAfter: 24 * time.Second, readyAfter: 4 * time.Second, rate: 10, errors: 1}}, func(s *simulation) {
+			bad := with(web("bad", 2), in, func(s *topology.Service) { s.Update.MinReady = 30 * time.Second })
+			s.apply(with(web("v1", 2), in))
+			s.pass(time.Minute)
+			s.apply(bad)
+			s.pass(2 * time.Second)
+			s.crash(nil)
+			s.apply(bad)
+			s.pass(5 * time.Minute)
+			s.wantRunning("web/1 v1", "web/2 v1")
+			s.wantState("web", ServiceDegraded, 2)
+			s.wantUpdate("web", "paused 0/2")
+			s.wantHappened(nil, "drain web/1.1", "drain web/2.1")
+			if got := s.service("web").Reason; !strings.HasPrefix(got, "update paused: generation 0: "+why) || !strings.HasSuffix(got, "has started it)") {
+				t.Errorf("reason: %s", got)
+			}
+			// One of them that ends is followed by what there is.
+			s.kill("web/2 v1")
+			s.pass(time.Second)
+			s.wantRunning("web/1 v1", "web/2 bad")
+			s.apply(with(web("v2", 2), in))
+			s.pass(5 * time.Minute)
+			s.wantRunning("web/1 v2", "web/2 v2")
+			s.wantState("web", ServiceReady, 2)
+		})
+	}
+}
