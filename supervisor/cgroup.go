@@ -232,14 +232,8 @@ func (g *cgroups) enable(controller string) error {
 	if !slices.Contains(have, controller) {
 		return fmt.Errorf("this machine's cgroup v2 has no %s controller for %s%s", controller, g.own, whyMissing(controller))
 	}
-	err = enableIn(g.own, controller)
-	if errors.Is(err, unix.EBUSY) && !g.moved { // only leaves may have processes
-		if err = g.moveAside(); err == nil {
-			err = enableIn(g.own, controller)
-		}
-	}
-	if errors.Is(err, unix.EBUSY) {
-		return fmt.Errorf("the control group %s has other processes beside Mainstay: start Mainstay in one of its own (systemd-run, or a unit with Delegate=yes)", g.own)
+	if err = g.moveAside(); err == nil {
+		err = enableIn(g.own, controller)
 	}
 	if err == nil {
 		err = enableIn(g.base, controller)
@@ -272,13 +266,25 @@ func words(file string) ([]string, error) {
 	return strings.Fields(string(b)), err
 }
 
-// moveAside moves Mainstay to a group of its own below base.
+// moveAside moves Mainstay to a group of its own below base, unless it is in the root: with controllers, only leaves may have
+// processes.
 func (g *cgroups) moveAside() error {
-	leaf := filepath.Join(g.base, leafName)
-	if err := os.MkdirAll(leaf, 0o755); err != nil {
+	if _, err := os.Stat(filepath.Join(g.own, "cgroup.type")); errors.Is(err, fs.ErrNotExist) || g.moved {
+		return nil
+	}
+	self := strconv.Itoa(os.Getpid())
+	here, err := words(filepath.Join(g.own, "cgroup.procs"))
+	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(leaf, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0o644); err != nil {
+	if others := slices.DeleteFunc(here, func(pid string) bool { return pid == self }); len(others) > 0 {
+		return fmt.Errorf("other processes than Mainstay are in its control group %s (pid %s): start it in one of its own, as a unit with Delegate=yes or with systemd-run --scope -p Delegate=yes", g.own, strings.Join(others, ", "))
+	}
+	leaf := filepath.Join(g.base, leafName)
+	if err := os.Mkdir(leaf, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make a control group for Mainstay itself: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(leaf, "cgroup.procs"), []byte(self), 0o644); err != nil {
 		return fmt.Errorf("move to the control group %s: %w", leaf, err)
 	}
 	g.moved = true

@@ -158,7 +158,7 @@ func (m *machine) newCgroup(c command, mark string) (*cgroup, error) {
 	groups, why := m.cgroups()
 	if groups == nil {
 		if l := limitFiles(c.limits); len(l) > 0 {
-			return nil, fmt.Errorf("limits.%s: %w", l[0].key, why)
+			return nil, fmt.Errorf("limits.%s: control groups cannot be used here: %w", l[0].key, why)
 		}
 		return nil, nil
 	}
@@ -201,11 +201,14 @@ func (m *machine) spawn(p *tree, c command, path string, cred *syscall.Credentia
 	defer written.file.Close()
 	c.env = append(slices.DeleteFunc(slices.Clone(c.env), func(kv string) bool { return strings.HasPrefix(kv, markVariable+"=") }), markVariable+"="+p.Mark)
 	p.PID, p.pidfd, err = m.fork(c, path, cred, p.cgroup, []uintptr{m.null.Fd(), uintptr(ends[0]), uintptr(ends[1])})
-	if errors.Is(err, unix.ENOSYS) && p.cgroup != nil && len(limitFiles(c.limits)) == 0 { // containers may refuse clone3(2)
-		m.abandonCgroups(err)
+	if p.cgroup != nil && len(limitFiles(c.limits)) == 0 && slices.ContainsFunc(groupErrors, func(e error) bool { return errors.Is(err, e) }) {
+		because := err
 		p.removeCgroup()
 		p.cgroup, p.Cgroup = nil, ""
 		p.PID, p.pidfd, err = m.fork(c, path, cred, nil, []uintptr{m.null.Fd(), uintptr(ends[0]), uintptr(ends[1])})
+		if err == nil {
+			m.abandonCgroups(because)
+		}
 	}
 	if err != nil {
 		p.closeStreams()
@@ -222,6 +225,10 @@ func (m *machine) spawn(p *tree, c command, path string, cred *syscall.Credentia
 	p.begin()
 	return nil
 }
+
+// groupErrors may be about starting something in a control group, which a container (clone3(2) is filtered) or somebody else's use of
+// cgroups can forbid.
+var groupErrors = []error{unix.ENOSYS, unix.EPERM, unix.EOPNOTSUPP, unix.EBUSY}
 
 // keep notes in run what is known of p before it is started, so that a Mainstay that ends in between leaves nothing that cannot be
 // found. A process that cannot be noted runs all the same.

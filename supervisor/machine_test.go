@@ -409,8 +409,8 @@ func TestRecycledPIDIsNotAdopted(t *testing.T) {
 
 func TestStub(t *testing.T) {
 	m := newTestMachine(t)
-	limited := func(n int) func(*command) { return func(c *command) { c.limits = topology.Limits{OpenFiles: n} } }
-	p, said := started(t, m, `echo $(ulimit -Sn) $(ulimit -Hn) $(umask) $0 $(ps -o pgid= -p $$) $$`, limited(123), func(c *command) {
+	files := func(n int) func(*command) { return limited(topology.Limits{OpenFiles: n}) }
+	p, said := started(t, m, `echo $(ulimit -Sn) $(ulimit -Hn) $(umask) $0 $(ps -o pgid= -p $$) $$`, files(123), func(c *command) {
 		c.argv = append(c.argv, "zero")
 		c.directory = "/"
 	})
