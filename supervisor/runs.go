@@ -26,6 +26,7 @@ const recordFormat = 1
 // process's directory, and there is no secret in it.
 type record struct {
 	Format     int       `json:"format"`
+	Boot       string    `json:"boot_id"` // of the machine's run (random(4)): with that, everything ends
 	Service    string    `json:"service"`
 	Replica    int       `json:"replica"`
 	Port       int       `json:"port,omitempty"` // that it listens on; 0: none
@@ -89,8 +90,9 @@ func (k keep) laidOver(spec topology.Service) topology.Service {
 //
 // The files are not synced: what ends the machine ends its processes too.
 type runs struct {
-	dir string
-	log *slog.Logger
+	dir  string
+	boot string
+	log  *slog.Logger
 
 	mu       sync.Mutex
 	last     int // the number given out last
@@ -109,7 +111,7 @@ type run struct {
 // openRuns reads what the Mainstay before this one left in stateDir: runs by service, in the order of their numbers. What cannot be
 // used is no reason not to start.
 func openRuns(stateDir string, log *slog.Logger) (*runs, map[string][]*run) {
-	r := &runs{dir: filepath.Join(stateDir, "run"), log: log}
+	r := &runs{dir: filepath.Join(stateDir, "run"), boot: bootID(), log: log}
 	if b, err := os.ReadFile(r.numberFile()); err == nil {
 		r.last, _ = strconv.Atoi(strings.TrimSpace(string(b))) // the directories that there are count too
 	}
@@ -119,6 +121,7 @@ func openRuns(stateDir string, log *slog.Logger) (*runs, map[string][]*run) {
 	}
 	numbers := map[*run]int{}
 	found := map[string][]*run{}
+	past := 0
 	for _, e := range entries {
 		if !e.IsDir() || strings.HasSuffix(e.Name(), unreadable) {
 			continue
@@ -130,8 +133,16 @@ func openRuns(stateDir string, log *slog.Logger) (*runs, map[string][]*run) {
 		}
 		r.last = max(r.last, number)
 		one := readRun(filepath.Join(r.dir, e.Name()), service, replica, log)
+		if !one.torn && one.Boot != r.boot { // a start like the first, also of what is done once
+			one.remove()
+			past++
+			continue
+		}
 		numbers[one] = number
 		found[service] = append(found[service], one)
+	}
+	if past > 0 {
+		log.Info("processes of a former run ended with the machine", "processes", past)
 	}
 	for _, list := range found {
 		slices.SortFunc(list, func(a, b *run) int { return numbers[a] - numbers[b] })
@@ -205,7 +216,7 @@ func (r *runs) open(rec record) *run {
 }
 
 func (r *runs) make(rec record) (*run, error) {
-	rec.Format = recordFormat
+	rec.Format, rec.Boot = recordFormat, r.boot
 	one := &run{log: r.log.With("instance", instanceID(rec.Service, rec.Replica)), record: rec}
 	for {
 		number, err := r.number()

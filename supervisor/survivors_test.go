@@ -486,6 +486,43 @@ func TestRecordsThatCannotBeUsed(t *testing.T) {
 	})
 }
 
+// When the machine was restarted, it is a start like the first: what is done once is done again.
+func TestRecordsOfAnotherBoot(t *testing.T) {
+	survive(t, map[string]behaviour{"v1": {}, "once": {dieAfter: time.Second}, "long": {dieAfter: time.Hour}}, func(s *simulation) {
+		all := []topology.Service{web("v1", 2), with(web("once", 1), named("once"), worker, policy(topology.RestartNever)),
+			with(web("long", 1), named("long"), worker, policy(topology.RestartNever))}
+		s.apply(all...)
+		s.pass(time.Minute)
+		s.crash(func() {
+			for _, name := range s.running() {
+				s.kill(name)
+			}
+			for _, name := range s.records() {
+				path := filepath.Join(s.stateDir, "run", name, recordFile)
+				content, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				other := strings.Replace(string(content), bootID(), "00000000-0000-0000-0000-000000000000", 1)
+				if err := os.WriteFile(path, []byte(other), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+		s.apply(all...)
+		s.pass(time.Minute)
+		if got := s.happened("start"); len(got) != 4 {
+			t.Errorf("started: %q", got)
+		}
+		s.wantState("web", ServiceReady, 2)
+		s.wantState("once", ServiceCompleted, 0)
+		s.wantState("long", ServiceReady, 1)
+		if i := s.service("web").Instances[0]; i.Restarts != 0 {
+			t.Errorf("it was restarted %d times", i.Restarts)
+		}
+	})
+}
+
 func TestRunNumbersAreNeverUsedTwice(t *testing.T) {
 	dir := t.TempDir()
 	log := slog.New(slog.DiscardHandler)
