@@ -174,7 +174,7 @@ func TestGiveUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	rounds := 15
+	rounds := 10
 	switch {
 	case os.Getenv("MAINSTAY_SOAK") != "":
 		rounds = 1000

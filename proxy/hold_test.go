@@ -336,7 +336,7 @@ func TestHoldOverRestarts(t *testing.T) {
 			}
 		})
 	}
-	for n := range 30 {
+	for n := range 10 {
 		if err := r.Drain(t.Context(), topology.Instance{Service: "web", ID: fmt.Sprint("web/1.", n)}); err != nil {
 			t.Fatal(err)
 		}
