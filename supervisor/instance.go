@@ -297,53 +297,63 @@ func (i *instance) run() {
 	var pause backoff
 	for {
 		p, end := i.live()
-		if i.told.Err() != nil {
-			if p != nil && !p.finished && i.isOver(p, end) { // it ended by itself when it was to be let go
-				i.conclude(p, end)
-			}
-			i.leave(p, i.spec().StopGracePeriod)
-			i.move(StateStopped, "")
+		if !i.goOn(p, end, &pause) {
 			return
 		}
-		over := i.isOver(p, end)
-		if !over || !end.clean {
-			i.site.morgue.add(i.postmortem(p, end))
-		}
-		if i.current().digest != nil {
-			i.leave(p, i.spec().StopGracePeriod)
-			i.log.Warn("instance of an older revision ended", "why", end.why)
-			i.move(StateFailed, end.why)
-			return
-		}
-		restart := i.spec().Restart
-		if i.spec().Schedule != nil {
-			i.update(func(l *life) { l.lost = end.lost })
-		}
-		if over {
-			i.conclude(p, end)
-			i.leave(p, i.spec().StopGracePeriod)
-			if end.clean {
-				i.log.Info("instance completed")
-				i.move(StateStopped, "completed")
-			} else {
-				i.log.Error("instance failed", "why", end.why)
-				i.move(StateFailed, end.why)
-			}
-			return
-		}
-		delay := pause.next(restart.Backoff, end.ran)
-		again := time.Now().Add(delay)
-		i.log.Warn("instance waits for its restart", "why", end.why, "delay", delay.Round(time.Millisecond))
-		i.update(func(l *life) { l.fail(end, restart.Backoff.ResetAfter) })
-		i.move(StateWaiting, fmt.Sprintf("%s%s; the next start is in %s", i.loop(), end.why, delay.Round(time.Millisecond)))
-		i.leave(p, delay)
-		if !wait(i.told, time.Until(again)) {
-			i.move(StateStopped, "")
-			return
-		}
-		i.site.metrics.restarts.WithLabelValues(i.service, end.cause).Inc()
-		i.update(func(l *life) { l.restarts++ })
 	}
+}
+
+// goOn does what follows from the end of a process, and waits until the next may be started. It returns false if none is to be.
+// It stands apart from run, and occupy from live, because the two wait for as long as a process runs: what is in their frames is
+// there for each instance.
+func (i *instance) goOn(p *tenancy, end ending, pause *backoff) bool {
+	if i.told.Err() != nil {
+		if p != nil && !p.finished && i.isOver(p, end) { // it ended by itself when it was to be let go
+			i.conclude(p, end)
+		}
+		i.leave(p, i.spec().StopGracePeriod)
+		i.move(StateStopped, "")
+		return false
+	}
+	over := i.isOver(p, end)
+	if !over || !end.clean {
+		i.site.morgue.add(i.postmortem(p, end))
+	}
+	if i.current().digest != nil {
+		i.leave(p, i.spec().StopGracePeriod)
+		i.log.Warn("instance of an older revision ended", "why", end.why)
+		i.move(StateFailed, end.why)
+		return false
+	}
+	restart := i.spec().Restart
+	if i.spec().Schedule != nil {
+		i.update(func(l *life) { l.lost = end.lost })
+	}
+	if over {
+		i.conclude(p, end)
+		i.leave(p, i.spec().StopGracePeriod)
+		if end.clean {
+			i.log.Info("instance completed")
+			i.move(StateStopped, "completed")
+		} else {
+			i.log.Error("instance failed", "why", end.why)
+			i.move(StateFailed, end.why)
+		}
+		return false
+	}
+	delay := pause.next(restart.Backoff, end.ran)
+	again := time.Now().Add(delay)
+	i.log.Warn("instance waits for its restart", "why", end.why, "delay", delay.Round(time.Millisecond))
+	i.update(func(l *life) { l.fail(end, restart.Backoff.ResetAfter) })
+	i.move(StateWaiting, fmt.Sprintf("%s%s; the next start is in %s", i.loop(), end.why, delay.Round(time.Millisecond)))
+	i.leave(p, delay)
+	if !wait(i.told, time.Until(again)) {
+		i.move(StateStopped, "")
+		return false
+	}
+	i.site.metrics.restarts.WithLabelValues(i.service, end.cause).Inc()
+	i.update(func(l *life) { l.restarts++ })
+	return true
 }
 
 // isOver reports whether no process follows the one that has ended so, or was to be p and is none. A run of a job is over, too, when its
@@ -393,24 +403,9 @@ func (i *instance) live() (*tenancy, ending) {
 	p := i.inherited
 	if i.inherited = nil; p == nil {
 		var err error
-		if p, err = i.settle(); err != nil {
-			if i.told.Err() == nil {
-				i.site.metrics.spawnFailures.WithLabelValues(i.service).Inc()
-			}
+		if p, err = i.occupy(); err != nil {
 			return nil, ending{cause: CauseSpawn, why: err.Error()}
 		}
-		i.mu.Lock()
-		i.probed = nil
-		i.mu.Unlock()
-		i.update(func(l *life) {
-			l.began = p.started
-			l.pid, l.address = p.pid(), p.seat.address()
-			if l.launched.IsZero() {
-				l.launched = p.started
-			}
-		})
-		i.move(StateStarting, strings.TrimSuffix(i.loop(), ": "))
-		i.log.Info("instance started", "pid", p.pid(), "address", p.seat.address())
 	}
 
 	w := newWatch(i, p)
@@ -461,6 +456,30 @@ func (i *instance) live() (*tenancy, ending) {
 			}
 		}
 	}
+}
+
+// occupy starts a process and tells of it.
+func (i *instance) occupy() (*tenancy, error) {
+	p, err := i.settle()
+	if err != nil {
+		if i.told.Err() == nil {
+			i.site.metrics.spawnFailures.WithLabelValues(i.service).Inc()
+		}
+		return nil, err
+	}
+	i.mu.Lock()
+	i.probed = nil
+	i.mu.Unlock()
+	i.update(func(l *life) {
+		l.began = p.started
+		l.pid, l.address = p.pid(), p.seat.address()
+		if l.launched.IsZero() {
+			l.launched = p.started
+		}
+	})
+	i.move(StateStarting, strings.TrimSuffix(i.loop(), ": "))
+	i.log.Info("instance started", "pid", p.pid(), "address", p.seat.address())
+	return p, nil
 }
 
 // ended takes p, which has ended by itself, out of the rotation and says how it ended.
