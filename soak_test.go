@@ -16,10 +16,10 @@ import (
 // TestSoak runs testdata/soak: what shows only after many times or under load. Without MAINSTAY_SOAK=1 it takes seconds, and is there
 // to keep the scripts themselves whole.
 func TestSoak(t *testing.T) {
-	sizes := map[string]string{"RESTARTS": "60", "RATE": "150", "REQUESTS": "600", "STREAMS": "1", "UPDATES": "1", "LINE": "20000000", "SPEW": "5000000", "SECONDS": "2"}
+	sizes := map[string]string{"RESTARTS": "60", "RATE": "150", "REQUESTS": "600", "STREAMS": "1", "UPDATES": "1", "UPGRADES": "1", "LINE": "20000000", "SPEW": "5000000", "SECONDS": "2"}
 	replicas := []string{"2"}
 	if os.Getenv("MAINSTAY_SOAK") != "" {
-		sizes = map[string]string{"RESTARTS": "1000", "RATE": "1000", "REQUESTS": "10000", "STREAMS": "4", "UPDATES": "3", "LINE": "1073741824", "SPEW": "100000000", "SECONDS": "20"}
+		sizes = map[string]string{"RESTARTS": "1000", "RATE": "1000", "REQUESTS": "10000", "STREAMS": "4", "UPDATES": "3", "UPGRADES": "20", "LINE": "1073741824", "SPEW": "100000000", "SECONDS": "20"}
 		replicas = []string{"1", "2", "4"}
 	}
 	for _, n := range replicas {
