@@ -160,6 +160,8 @@ func TestLogsAreSearched(t *testing.T) {
 			[]string{"web/1 line 8", "web/1 error 9"}},
 		"after a line that is not kept": {LogQuery{Tail: 0, Of: []LogSource{{Service: "web"}}, After: map[string]time.Time{"web/1": at(7).Add(time.Second)}},
 			[]string{"web/1 line 8", "web/1 error 9"}},
+		"after a line that was removed": {LogQuery{Tail: 0, Until: at(1), Of: []LogSource{{Service: "web"}}, After: map[string]time.Time{"web/1": at(-1)}},
+			[]string{"web/1 lines skipped: they were removed before they were read here", "web/1 error 0", "web/1 line 1"}},
 		"after the last line": {LogQuery{Tail: -1, Of: []LogSource{{Service: "web"}}, After: map[string]time.Time{"web/1": at(9)}}, nil},
 	} {
 		if diff := cmp.Diff(c.want, texts(t, a, c.q)); diff != "" {

@@ -21,6 +21,16 @@ type LogQuery struct {
 	Follow bool // go on with new lines until ctx is done
 	// After is, by instance, the time of a line to go on after, whatever Tail and Since say: for who has followed before.
 	After map[string]time.Time
+
+	otherwise time.Time // of instances that After does not have; zero: Tail and Since say where they begin
+}
+
+// after returns the time after which the lines of an instance are asked for, whatever Tail and Since say.
+func (q LogQuery) after(instance string) (at time.Time, ok bool) {
+	if at, ok = q.After[instance]; !ok {
+		at, ok = q.otherwise, !q.otherwise.IsZero()
+	}
+	return at, ok
 }
 
 // A LogSource is a service, or one of its instances.
@@ -70,14 +80,27 @@ type follower struct {
 	lines chan followed
 	over  chan struct{} // closed when there will be no more
 	once  sync.Once
+	// behind has room for one: a line that the disk has did not go to lines, which were too many.
+	behind chan struct{}
+
+	// Of who reads.
+	seen map[string]time.Time // by instance, the last line that it has or will have
 }
 
 type followed struct {
 	LogLine
-	missed int // lines of the same instance before it that there was no room for
+	missed int  // lines of the same instance before it that there was no room for
+	kept   bool // on the disk, like those that were missed
 }
 
 func (f *follower) end() { f.once.Do(func() { close(f.over) }) }
+
+func (f *follower) fallBehind() {
+	select {
+	case f.behind <- struct{}{}:
+	default:
+	}
+}
 
 func (f *follower) wants(service string, replica int) bool {
 	return len(f.of) == 0 || slices.ContainsFunc(f.of, func(s LogSource) bool {
@@ -105,20 +128,29 @@ func (f *follower) hopesLocked(a *archive) bool {
 }
 
 func (a *archive) read(ctx context.Context, q LogQuery, emit func(LogLine) error) error {
-	f := &follower{of: q.Of, over: make(chan struct{})}
+	for {
+		behind, err := a.readOnce(ctx, &q, emit)
+		if !behind || err != nil {
+			return err
+		}
+	}
+}
+
+// readOnce is read until there is no more, or until lines have come faster than they are read here. Then it is behind: what
+// was missed is on the disk, and q asks for what comes next.
+func (a *archive) readOnce(ctx context.Context, q *LogQuery, emit func(LogLine) error) (behind bool, err error) {
+	f := &follower{of: q.Of, over: make(chan struct{}), behind: make(chan struct{}, 1), seen: map[string]time.Time{}}
 	if q.Follow {
 		f.lines = make(chan followed, followerLines)
 	}
+	begun := time.Now()
 	outputs, err := a.enter(f, q.Follow)
 	defer a.leave(f)
 	if err != nil {
-		return err
+		return false, err
 	}
-	if err := history(ctx, outputs, f, q, emit); err != nil {
-		return err
-	}
-	if !q.Follow {
-		return nil
+	if err := history(ctx, outputs, f, *q, emit); err != nil || !q.Follow {
+		return false, err
 	}
 	var until <-chan time.Time
 	if !q.Until.IsZero() {
@@ -129,21 +161,29 @@ func (a *archive) read(ctx context.Context, q LogQuery, emit func(LogLine) error
 	for {
 		select {
 		case l := <-f.lines:
-			if err := l.tell(q, emit); err != nil {
-				return err
+			if l.missed > 0 && l.kept {
+				q.After, q.otherwise = f.seen, begun.Add(-1)
+				return true, nil
+			}
+			f.seen[l.Instance] = l.Time
+			if err := l.tell(*q, emit); err != nil {
+				return false, err
 			}
 			continue
+		case <-f.behind:
+			q.After, q.otherwise = f.seen, begun.Add(-1)
+			return true, nil
 		case <-f.over:
 		case <-until:
 		case <-ctx.Done():
-			return nil
+			return false, nil
 		}
 		for len(f.lines) > 0 { // those are from before the end
-			if err := (<-f.lines).tell(q, emit); err != nil {
-				return err
+			if err := (<-f.lines).tell(*q, emit); err != nil {
+				return false, err
 			}
 		}
-		return nil
+		return false, nil
 	}
 }
 

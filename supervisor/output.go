@@ -89,10 +89,13 @@ func (o *output) add(stream string, text []byte, partial bool) {
 	o.recent.add(line)
 	for f, missed := range o.followers {
 		select {
-		case f.lines <- followed{line, missed}:
+		case f.lines <- followed{line, missed, o.path != ""}:
 			o.followers[f] = 0
 		default:
 			o.followers[f] = missed + 1
+			if o.path != "" {
+				f.fallBehind()
+			}
 		}
 	}
 	if o.path == "" {
@@ -217,12 +220,14 @@ func (o *output) join(ctx context.Context, f *follower, q LogQuery) (*past, erro
 	if q.Follow {
 		o.followers[f] = 0
 	}
+	if !o.last.IsZero() {
+		f.seen[o.instance] = o.last
+	}
 	waiting, queued, recent := bytes.Clone(o.queue), o.queued, slices.Clone(o.recent.kept)
 	o.mu.Unlock()
 
 	n, since := q.Tail, q.Since
-	after, resumed := q.After[o.instance]
-	if resumed {
+	if after, ok := q.after(o.instance); ok {
 		n, since = -1, after
 	}
 	if q.filters() && n > 0 {

@@ -331,6 +331,52 @@ func TestSlowFollowerIsToldWhatItMissed(t *testing.T) {
 	j.close()
 }
 
+// What a slow follower has no room for is read from the disk.
+func TestSlowFollowerCatchesUp(t *testing.T) {
+	j, _ := newTestJournal(t, t.TempDir())
+	o := j.output(1)
+	entered, proceed, done := make(chan struct{}), make(chan struct{}), make(chan error)
+	const total = 3 * followerLines
+	o.add("stdout", []byte("0"), false)
+	go func() {
+		want := 0
+		enough := errors.New("enough")
+		err := j.read(t.Context(), LogQuery{Tail: 1, Follow: true}, func(l LogLine) error {
+			if l.Text != fmt.Sprint(want) {
+				return fmt.Errorf("got %q, want %d", l.Text, want)
+			}
+			if want == 0 || want == total/2 {
+				entered <- struct{}{}
+				<-proceed
+			}
+			if want++; want == total {
+				return enough
+			}
+			return nil
+		})
+		if err == enough {
+			err = nil
+		}
+		done <- err
+	}()
+	n := 1
+	for _, until := range []int{total / 3 * 2, total} {
+		select {
+		case <-entered:
+		case err := <-done:
+			t.Fatal(err)
+		}
+		for ; n < until; n++ {
+			o.add("stdout", fmt.Append(nil, n), false)
+		}
+		proceed <- struct{}{}
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	j.close()
+}
+
 // A full disk costs lines, which are counted; what is in memory can still be read, and nobody waits for long.
 func TestFullDiskCostsOnlyLines(t *testing.T) {
 	dir := t.TempDir()

@@ -20,6 +20,7 @@ type past struct {
 	waiting  []byte        // what follows it
 	lines    *bufio.Reader
 	line     LogLine // after advance
+	gap      bool    // lines before it were asked for and are not kept any more
 }
 
 func newPast(instance string, file *logfile.Tail, waiting []byte) *past {
@@ -68,7 +69,7 @@ func (p *past) advance(q LogQuery) bool {
 
 // begin reads the first line that q asks for, or returns false when there is none.
 func (p *past) begin(ctx context.Context, q LogQuery) (bool, error) {
-	if after, ok := q.After[p.instance]; ok {
+	if after, ok := q.after(p.instance); ok {
 		return p.resume(ctx, q, after)
 	}
 	if q.Tail < 0 || !q.filters() {
@@ -93,7 +94,11 @@ func (p *past) begin(ctx context.Context, q LogQuery) (bool, error) {
 func (p *past) resume(ctx context.Context, q LogQuery, after time.Time) (bool, error) {
 	known, n := 0, 0 // lines up to that one, and all
 	for p.read() {
-		if n++; p.line.Time.Equal(after) {
+		if n++; n == 1 {
+			_, one := q.After[p.instance]
+			p.gap = one && p.line.Time.After(after)
+		}
+		if p.line.Time.Equal(after) {
 			known = n
 		}
 		if ctx.Err() != nil {
@@ -163,11 +168,17 @@ func history(ctx context.Context, outputs []*output, f *follower, q LogQuery, em
 			return err
 		}
 		p := all[0]
+		if p.gap {
+			p.gap = false
+			if err := emit(LogLine{Time: p.line.Time, Instance: p.instance, Stream: "mainstay", Text: "lines skipped: they were removed before they were read here"}); err != nil {
+				return err
+			}
+		}
 		if err := emit(p.line); err != nil {
 			return err
 		}
 		one := q
-		if _, ok := q.After[p.instance]; ok {
+		if _, ok := q.after(p.instance); ok {
 			one.Since = time.Time{}
 		}
 		if p.advance(one) {
