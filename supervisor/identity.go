@@ -65,6 +65,9 @@ func (n note) write(id identity) error {
 	return err
 }
 
+// errTorn says that the file which tells who a process is cannot be read as such.
+var errTorn = errors.New("it is no identity of a process")
+
 func readIdentity(run string) (identity, error) {
 	f, err := os.Open(identityPath(run))
 	if err != nil {
@@ -73,7 +76,7 @@ func readIdentity(run string) (identity, error) {
 	defer f.Close()
 	var id identity
 	if err := json.NewDecoder(f).Decode(&id); err != nil { // what follows is of a longer one, written before
-		return identity{}, fmt.Errorf("read %s: %w", identityPath(run), err)
+		return identity{}, fmt.Errorf("read %s: %w: %w", identityPath(run), errTorn, err)
 	}
 	return id, nil
 }

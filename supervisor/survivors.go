@@ -30,11 +30,14 @@ func (s *service) resume(runs []*run) {
 		if err != nil && r.Port != 0 {
 			s.site.ports.release(r.Port)
 		}
-		if err != nil && !errors.Is(err, errGone) {
+		switch {
+		case err == nil, errors.Is(err, errGone):
+			places[r.Replica] = append(places[r.Replica], &survivor{run: r, tenant: t})
+		case errors.Is(err, errTorn):
 			r.setAside(err)
-			continue
+		default: // it may succeed next time
+			s.log.Error("process of a former run not taken over", "instance", instanceID(s.name, r.Replica), "path", r.dir, "err", err)
 		}
-		places[r.Replica] = append(places[r.Replica], &survivor{run: r, tenant: t})
 	}
 	for _, replica := range slices.Sorted(maps.Keys(places)) {
 		p := &place{replica: replica}
