@@ -123,7 +123,7 @@ func (s *transcript) number(name string) int {
 
 func soon(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	limit := time.After(30 * time.Second)
+	limit := time.After(time.Minute)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
@@ -355,8 +355,9 @@ func TestKilledMainstayLeavesItsProcess(t *testing.T) {
 			if !strings.Contains(said.String(), "bye\n") {
 				t.Errorf("its last words are missing: %q", said)
 			}
-			if got := p.exit().String(); got != "exited with status 4" {
-				t.Errorf("exit: %s", got)
+			// Before Linux 6.15 nobody knows if its parent was quicker than we.
+			if e := p.exit(); e.clean() || !e.unknown && e.status != 4 {
+				t.Errorf("exit: %s", e)
 			}
 			if l := (&look{}); true {
 				l.see()
@@ -410,7 +411,7 @@ func TestRecycledPIDIsNotAdopted(t *testing.T) {
 func TestStub(t *testing.T) {
 	m := newTestMachine(t)
 	files := func(n int) func(*command) { return limited(topology.Limits{OpenFiles: n}) }
-	p, said := started(t, m, `echo $(ulimit -Sn) $(ulimit -Hn) $(umask) $0 $(ps -o pgid= -p $$) $$`, files(123), func(c *command) {
+	p, said := started(t, m, `echo $(ulimit -Sn) $(ulimit -Hn) $(umask) $0 $(cut -d" " -f5 /proc/$$/stat) $$`, files(123), func(c *command) {
 		c.argv = append(c.argv, "zero")
 		c.directory = "/"
 	})
