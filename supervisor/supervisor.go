@@ -14,7 +14,10 @@
 // rotation, wait for its requests, stop signal, wait, SIGKILL.
 //
 // Output is read in bounded pieces and never waits for a disk (output.go); it is kept in
-// files of bounded size (package logfile) and can be followed live (logs.go).
+// files of bounded size (package logfile), all of them together within a bound too (archive.go), and can be searched
+// and followed live (logs.go).
+//
+// A service with a schedule is a job (job.go): its goroutine fills its place when it is due, and remembers what became of it.
 //
 // Processes outlive Mainstay: each has a directory with what the next one must know of it (runs.go), which
 // goes on with those that it finds (survivors.go). Suspend leaves them to it on purpose.
