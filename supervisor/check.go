@@ -74,7 +74,7 @@ func (m *machine) check(ctx context.Context, c check) error {
 		if answered, err := knock(c.tcp); answered {
 			return err
 		}
-		conn, err := dialer().DialContext(ctx, "tcp", c.tcp)
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", c.tcp)
 		if err != nil {
 			return explain(ctx, err)
 		}
@@ -83,7 +83,9 @@ func (m *machine) check(ctx context.Context, c check) error {
 }
 
 // knock connects to address and lets go again, if that takes no waiting and no look-up of a name: on one machine it does not, and then
-// a try costs three system calls. Otherwise nothing was answered.
+// a try costs three system calls. Otherwise nothing was answered. The kernel remembers each connection for a minute (TIME_WAIT), which takes
+// neither a port from anyone else, as each instance has an address of its own, nor memory to speak of; a reset, which would avoid it,
+// is an error in many a server's log, and SO_LINGER with a time does not.
 func knock(address string) (answered bool, err error) {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil || !to.Addr().IsLoopback() || !to.Addr().Is4() {
@@ -94,7 +96,6 @@ func knock(address string) (answered bool, err error) {
 		return true, fmt.Errorf("make socket: %w", err)
 	}
 	defer unix.Close(fd)
-	lingerBriefly(fd)
 	switch err := unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}); err {
 	case nil:
 		return true, nil
@@ -105,26 +106,13 @@ func knock(address string) (answered bool, err error) {
 	}
 }
 
-// lingerBriefly makes a connection leave nothing behind: thousands of probes an hour would otherwise
-// each hold a port for a minute in TIME_WAIT.
-func lingerBriefly(fd int) {
-	unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 1})
-}
-
-// dialer makes connections that linger briefly.
-func dialer() *net.Dialer {
-	return &net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
-		return c.Control(func(fd uintptr) { lingerBriefly(int(fd)) })
-	}}
-}
-
 // answerLimit is how many bytes of a program's or a server's answer a probe looks at.
 const answerLimit = 512
 
 // get asks with a connection of its own, through no proxy. A redirect is followed on the same host; one that leads to
 // another is an answer like any other below 400.
 func get(ctx context.Context, address, host string) error {
-	transport := &http.Transport{DialContext: dialer().DialContext, DisableKeepAlives: true}
+	transport := &http.Transport{DialContext: new(net.Dialer).DialContext, DisableKeepAlives: true}
 	client := &http.Client{Transport: transport, CheckRedirect: func(next *http.Request, via []*http.Request) error {
 		if next.URL.Host != via[0].URL.Host || len(via) >= 10 {
 			return http.ErrUseLastResponse

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -42,7 +43,7 @@ func checkHealth(ctx context.Context, address, service string) (status string, e
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
 	transport := &http.Transport{
-		DialContext: dialer().DialContext, Protocols: &protocols,
+		DialContext: new(net.Dialer).DialContext, Protocols: &protocols,
 		DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: 64 << 10,
 	}
 	defer transport.CloseIdleConnections()

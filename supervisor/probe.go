@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -27,8 +28,9 @@ type prober struct {
 	healthy bool      // what is thought before the first try
 	// verify is asked too while the process is not thought healthy: whether it is that process which answers.
 	verify func() error
-	told   *testimony                          // of the process; nil: it tells nothing
-	spread func(d time.Duration) time.Duration // some of d
+	told   *testimony      // of the process; nil: it tells nothing
+	slots  *slots          // for tries of a process that is well; nil: each has its own time
+	note   func(v verdict) // is told of each try
 }
 
 // run sends a verdict after each try until ctx is done. Tries begin spec.Period apart and never overlap.
@@ -37,7 +39,7 @@ type prober struct {
 // is ready as soon as it can be rather than at the next full period, and one that waits for a notice when that comes. Only one failure
 // a period counts, and none within the time that the process has asked for.
 //
-// The first period after a success is a shorter one, so that the probes of instances that were started together do not go on together.
+// As long as a process is well nobody is sent a verdict: hundreds of them a second would be most of what Mainstay does.
 func (p prober) run(ctx context.Context, verdicts chan<- verdict) {
 	due := p.since.Add(p.spec.InitialDelay) // of the next try that counts
 	hurry := p.name != "liveness" && !p.healthy && !p.spec.Notify
@@ -51,6 +53,7 @@ func (p prober) run(ctx context.Context, verdicts chan<- verdict) {
 			return
 		}
 		notice = p.notices() // before the question, so that none is missed
+		was := v.healthy
 		v.at = time.Now()
 		period := p.period()
 		counts := !v.at.Before(due)
@@ -61,9 +64,8 @@ func (p prober) run(ctx context.Context, verdicts chan<- verdict) {
 		v.took = time.Since(v.at)
 		switch {
 		case v.answer == nil:
-			if successes++; successes == 1 && counts && v.failures == 0 && p.spread != nil {
-				due = due.Add(-p.spread(period / 2))
-			}
+			successes++
+			due = p.slots.next(due, period, successes == 1)
 			hurry, v.failures = false, 0
 			v.healthy = v.healthy || successes >= p.spec.SuccessThreshold
 		case nudged: // it told of something else
@@ -75,10 +77,15 @@ func (p prober) run(ctx context.Context, verdicts chan<- verdict) {
 		default:
 			successes = 0
 		}
-		select {
-		case verdicts <- v:
-		case <-ctx.Done():
-			return
+		if p.note != nil {
+			p.note(v)
+		}
+		if v.answer != nil || v.healthy != was {
+			select {
+			case verdicts <- v:
+			case <-ctx.Done():
+				return
+			}
 		}
 		next = due
 		if soon := time.Now().Add(pause); hurry && soon.Before(due) {
@@ -86,6 +93,23 @@ func (p prober) run(ctx context.Context, verdicts chan<- verdict) {
 			pause *= 2
 		}
 	}
+}
+
+// slots are the times at which probes of processes that are well are tried, fifty in a period: tries that share one wake Mainstay up
+// only once, and a random one is taken at first, so that what was started together is not asked together.
+type slots struct{ epoch time.Time }
+
+const slotsOfPeriod = 50
+
+// next returns the last slot up to due, or any within half a period before it if it is the first. Of nil it is due.
+func (s *slots) next(due time.Time, period time.Duration, first bool) time.Time {
+	if s == nil {
+		return due
+	}
+	if first {
+		due = due.Add(-rand.N(period/2 + 1))
+	}
+	return s.epoch.Add(due.Sub(s.epoch).Truncate(max(period/slotsOfPeriod, time.Millisecond)))
 }
 
 // notices returns a channel that is closed when the process has told something that the probe may be about.
@@ -133,11 +157,20 @@ func (p prober) period() time.Duration {
 	return period
 }
 
-// excused reports whether the failure v is not to count: the process has asked for more time, or the try took so much longer than it may
-// that it is Mainstay which did not run meanwhile.
+// lateness is how much longer than its timeout a try may take. After more than that it was Mainstay which did not run meanwhile, and
+// cannot say that nobody answered.
+const lateness = 250 * time.Millisecond
+
+// excused reports whether the failure v is not to count: the process has asked for more time, or Mainstay was stopped during the try.
 func (p prober) excused(v verdict) bool {
-	asked := p.told != nil && (p.name == "startup" || p.spec.Notify) && v.at.Before(p.told.excused())
-	return asked || v.took > 2*p.timeout()+time.Second
+	if p.told != nil && (p.name == "startup" || p.spec.Notify) && v.at.Before(p.told.excused()) {
+		return true
+	}
+	limit := p.timeout() + lateness
+	if len(p.spec.Exec) > 0 {
+		limit += afterKill // what it leaves behind is waited for
+	}
+	return v.took > limit
 }
 
 // probing is the probes of one process. Its methods are called by the instance's goroutine.

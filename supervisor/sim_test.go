@@ -118,7 +118,7 @@ func newSimulation(t *testing.T, reg prometheus.Registerer, behaviour map[string
 	}
 	s.Supervisor = newSupervisor(slog.New(slog.DiscardHandler), reg, s, s)
 	s.site.ports.free = func(int) bool { return true }
-	s.site.spread = func(time.Duration) time.Duration { return 0 }
+	s.site.slots = nil
 	s.record(time.Now(), "")
 	return s
 }

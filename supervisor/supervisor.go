@@ -29,7 +29,6 @@ import (
 	"context"
 	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -86,7 +85,7 @@ func newSupervisor(log *slog.Logger, reg prometheus.Registerer, router Router, h
 		board:   newBoard(),
 		metrics: newMetrics(reg),
 		morgue:  newMorgue(log),
-		spread:  func(d time.Duration) time.Duration { return rand.N(d + 1) },
+		slots:   &slots{time.Now()},
 		clock:   schedule.System(),
 
 		suspended: make(chan struct{}),
@@ -221,9 +220,9 @@ type site struct {
 	board   *board
 	metrics *metrics
 	morgue  *morgue
-	admits  atomic.Uint64                       // how often an instance was admitted
-	spread  func(d time.Duration) time.Duration // some part of d, each time another
-	runs    *runs                               // nil: nothing outlives Mainstay
+	admits  atomic.Uint64 // how often an instance was admitted
+	slots   *slots        // nil: probes are tried whenever they are due
+	runs    *runs         // nil: nothing outlives Mainstay
 	clock   schedule.Clock
 	archive *archive
 

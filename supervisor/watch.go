@@ -48,7 +48,7 @@ func (w *watch) begin() {
 }
 
 func (w *watch) prober(name string, spec *topology.Probe, healthy bool) prober {
-	pr := prober{name: name, spec: *spec, since: w.tenant.started, healthy: healthy, told: w.tenant.told, spread: w.site.spread}
+	pr := prober{name: name, spec: *spec, since: w.tenant.started, healthy: healthy, told: w.tenant.told, slots: w.site.slots, note: w.record}
 	switch {
 	case spec.Notify && w.tenant.told == nil:
 		pr.ask = func(context.Context) error { return errDeaf }
@@ -140,7 +140,6 @@ func (w *watch) reconsider() {
 //
 // A process whose port another program has taken cannot serve there. If the port was ours to choose, the next process is given another.
 func (w *watch) hear(v verdict) string {
-	w.record(v)
 	if v.answer != nil {
 		w.site.metrics.probeFailures.WithLabelValues(w.service, v.probe).Inc()
 	}
