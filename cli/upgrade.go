@@ -48,6 +48,9 @@ With exit 0 the new one runs.`,
 			if err != nil {
 				return err
 			}
+			if !c.json() {
+				fmt.Fprintf(c.Err, "Upgrading from %s to %s; what is under way has %s.\n", describeBuild(begun.From), describeBuild(begun.To), drain)
+			}
 			ended, err := followUpgrade(ctx, client, begun.ID, drain)
 			if err != nil {
 				return err
