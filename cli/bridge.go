@@ -319,7 +319,7 @@ func awaitGive(conn *net.UnixConn) (time.Duration, error) {
 	limit := bridgePatience
 	switch {
 	case errors.Is(err, io.EOF):
-		return limit, errors.New("Mainstay has vanished")
+		return limit, errors.New("the Mainstay that it belongs to has vanished")
 	case err != nil:
 		return limit, err
 	case m.Kind != bridgeGive:

@@ -251,7 +251,7 @@ func (t *transfer) cross(ctx context.Context, held []sockets.Held) error {
 	}
 	t.bridge = b
 	if err := b.carry(ctx, f.proxy); err != nil {
-		t.Abandon()
+		t.Abandon(ctx)
 		return err
 	}
 	t.handoff.BridgeFD, t.handoff.BridgePID = b.handles()
@@ -259,13 +259,11 @@ func (t *transfer) cross(ctx context.Context, held []sockets.Held) error {
 }
 
 // Abandon implements engine.Successor.
-func (t *transfer) Abandon() {
+func (t *transfer) Abandon(ctx context.Context) {
 	if t.bridge == nil {
 		return
 	}
 	t.fleet.proxy.Resume()
-	ctx, cancel := context.WithTimeout(context.Background(), t.drain)
-	defer cancel()
 	if err := t.bridge.release(ctx, t.fleet.proxy); err != nil {
 		t.fleet.succession.log.Warn("requests were cut", "err", err)
 	}

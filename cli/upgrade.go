@@ -67,8 +67,8 @@ With exit 0 the new one runs.`,
 // upgradePatience is what an upgrade may take beyond what it drains: an upgrade before it, backups, and requests.
 const upgradePatience = time.Minute
 
-// upgradeSilence is how long nobody may answer until the process is taken for dead.
-const upgradeSilence = 15 * time.Second
+// upgradeSilence is how long nobody may answer until the process is taken for dead. The one program hands its socket to the other.
+const upgradeSilence = 5 * time.Second
 
 // followUpgrade waits until the upgrade has ended, and asks whichever program runs.
 func followUpgrade(ctx context.Context, client *admin.Client, id string, drain time.Duration) (*admin.Upgrade, error) {

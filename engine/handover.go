@@ -17,8 +17,8 @@ type Successor interface {
 	// Prepare is called before anything is let go of. After an error everything goes on; then it has left nothing to be undone. ctx is done
 	// when what is under way has had its time.
 	Prepare(ctx context.Context) error
-	// Abandon undoes Prepare: Mainstay is to stop.
-	Abandon()
+	// Abandon undoes Prepare: Mainstay is to stop. What is under way has until ctx is done.
+	Abandon(ctx context.Context)
 	// Follow is called when all has been let go of. It makes the process that program and so returns only if that could not be. lock is
 	// the state directory's, for that program's Run.
 	Follow(lock *os.File) error
@@ -34,11 +34,14 @@ func (e *Engine) HandOver(ctx context.Context, limit time.Duration, next Success
 		return err
 	}
 	begin, t := time.Now(), e.view.Load().topology
-	bounded, cancel := context.WithTimeout(ctx, limit)
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	defer cancel()
+	// Who is to stop waits for what is under way no longer than a stop does.
+	unregister := context.AfterFunc(ctx, func() { time.AfterFunc(longestGrace(t), cancel) })
+	defer unregister()
 	err := next.Prepare(bounded)
-	cancel()
 	if err == nil && ctx.Err() != nil {
-		next.Abandon()
+		e.abandon(next, t)
 		err = ErrStopped
 	}
 	if err != nil {
@@ -54,7 +57,7 @@ func (e *Engine) HandOver(ctx context.Context, limit time.Duration, next Success
 	}
 	e.stopMortals(keep, limit)
 	if ctx.Err() != nil { // a signal came meanwhile: who waits for the turn stops the rest
-		next.Abandon()
+		e.abandon(next, t)
 		e.give()
 		return ErrStopped
 	}
@@ -62,6 +65,12 @@ func (e *Engine) HandOver(ctx context.Context, limit time.Duration, next Success
 	e.register.written = running{} // whatever has become of the file: the next program needs it
 	e.remember(*e.view.Load())
 	return next.Follow(e.lock)
+}
+
+func (e *Engine) abandon(next Successor, t *topology.Topology) {
+	ctx, cancel := context.WithTimeout(context.Background(), longestGrace(t))
+	defer cancel()
+	next.Abandon(ctx)
 }
 
 // stopMortals stops the stages whose work ends with the process.

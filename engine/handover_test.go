@@ -27,7 +27,7 @@ type heir struct {
 }
 
 func (h *heir) Prepare(context.Context) error { return h.prepare }
-func (h *heir) Abandon()                      { h.abandoned++ }
+func (h *heir) Abandon(context.Context)       { h.abandoned++ }
 
 func (h *heir) Follow(lock *os.File) error {
 	if h.follow == nil {
