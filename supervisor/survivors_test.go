@@ -76,6 +76,7 @@ func (s *simulation) replace() {
 	s.forget()
 	s.Supervisor = newSupervisor(slog.New(slog.DiscardHandler), nil, s, s)
 	s.site.ports.free = s.nobodyListens
+	s.site.slots = nil
 }
 
 // nobodyListens reports whether no simulated process listens on port.
