@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
@@ -487,7 +488,7 @@ func TestLogs(t *testing.T) {
 		if diff := cmp.Diff(lines, got); diff != "" {
 			t.Errorf("lines (-want +got):\n%s", diff)
 		}
-		if diff := cmp.Diff(q, <-h.supervisor.query); diff != "" {
+		if diff := cmp.Diff(q, <-h.supervisor.query, cmpopts.IgnoreUnexported(supervisor.LogQuery{})); diff != "" {
 			t.Errorf("query (-want +got):\n%s", diff)
 		}
 	})
