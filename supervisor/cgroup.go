@@ -103,9 +103,14 @@ func removeOld(own string) {
 	}
 }
 
-// removeBase removes the base of another Mainstay if it is empty.
+// removeBase removes the base of another Mainstay as far as nothing lives in it.
 func removeBase(base string) {
-	os.Remove(filepath.Join(base, leafName))
+	entries, _ := os.ReadDir(base)
+	for _, e := range entries {
+		if c := (&cgroup{dir: filepath.Join(base, e.Name())}); e.IsDir() && !c.populated() {
+			c.remove()
+		}
+	}
 	os.Remove(base)
 }
 

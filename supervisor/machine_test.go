@@ -621,3 +621,33 @@ func TestAnswering(t *testing.T) {
 		}
 	}
 }
+
+// What a killed Mainstay leaves of control groups is removed by the next, except where something lives.
+func TestControlGroupsOfTheDeadAreRemoved(t *testing.T) {
+	m := newTestMachine(t)
+	if m.groups == nil {
+		t.Skip(m.whyNone)
+	}
+	c, out := startMachine(t, func() {}, nil, "", `echo up; exec sleep 300`)
+	if _, err := io.ReadFull(out, make([]byte, 3)); err != nil {
+		t.Fatal(err)
+	}
+	base := filepath.Join(m.groups.own, baseName(strconv.Itoa(c.Process.Pid)))
+	groups, err := filepath.Glob(filepath.Join(base, "probe-*"))
+	if err != nil || len(groups) != 1 {
+		t.Fatalf("groups %v, %v", groups, err)
+	}
+	c.Process.Kill()
+	c.Wait()
+	removeOld(m.groups.own)
+	left := &cgroup{dir: groups[0]}
+	if !left.populated() {
+		t.Error("the group of a living process was removed")
+	}
+	left.kill()
+	soon(t, "it is dead", func() bool { return !left.populated() })
+	removeOld(m.groups.own)
+	if _, err := os.Stat(base); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("base is still there: %v", err)
+	}
+}
