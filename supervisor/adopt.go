@@ -49,6 +49,11 @@ func (m *machine) adopt(run string, line func(stream string, text []byte, partia
 		if p.pidfd >= 0 {
 			unix.Close(p.pidfd)
 		}
+		for n, fd := range id.Output {
+			if n < len(streamNames) && inherited(fd, fifoPath(run, streamNames[n])) {
+				unix.Close(fd)
+			}
+		}
 		p.clean()
 		return nil, errGone
 	}

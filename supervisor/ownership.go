@@ -22,7 +22,7 @@ type listening struct {
 	inode   uint32
 }
 
-// host is where instances listen.
+// instanceHost is where instances listen.
 var instanceHost = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 
 // owns implements host.
