@@ -83,7 +83,7 @@ func (m *machine) check(ctx context.Context, c check) error {
 }
 
 // knock connects to address and lets go again, if that takes no waiting and no look-up of a name: on one machine it does not, and then
-// a try costs three system calls. Otherwise nothing was answered. The kernel remembers each connection for a minute (TIME_WAIT), which takes
+// a try costs four system calls. Otherwise nothing was answered. The kernel remembers each connection for a minute (TIME_WAIT), which takes
 // neither a port from anyone else, as each instance has an address of its own, nor memory to speak of; a reset, which would avoid it,
 // is an error in many a server's log, and SO_LINGER with a time does not.
 func knock(address string) (answered bool, err error) {
@@ -96,14 +96,19 @@ func knock(address string) (answered bool, err error) {
 		return true, fmt.Errorf("make socket: %w", err)
 	}
 	defer unix.Close(fd)
-	switch err := unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}); err {
-	case nil:
-		return true, nil
-	case unix.EINPROGRESS, unix.EINTR, unix.EAGAIN: // its backlog is full
-		return false, nil
-	default:
-		return true, fmt.Errorf("connect to %s: %w", address, err)
+	// The answer comes while the first call still holds the socket, and is seen by the second.
+	for range 2 {
+		switch err := unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}); err {
+		case nil, unix.EISCONN:
+			return true, nil
+		case unix.EINPROGRESS:
+		case unix.EALREADY, unix.EINTR, unix.EAGAIN: // its backlog is full
+			return false, nil
+		default:
+			return true, fmt.Errorf("connect to %s: %w", address, err)
+		}
 	}
+	return false, nil
 }
 
 // answerLimit is how many bytes of a program's or a server's answer a probe looks at.
