@@ -153,6 +153,9 @@ func servicesTable(s *admin.Status) *table {
 			}
 			t.row(name, state, ready, i.ID, string(i.State), age(i.Since), pid, dash(i.Address), requests, strconv.Itoa(i.Restarts))
 			name, state, ready = "", "", ""
+			if i.Status != "" {
+				t.notes = append(t.notes, fmt.Sprintf("  %s says: %s", i.ID, plain(i.Status)))
+			}
 			if i.Reason != "" {
 				note := fmt.Sprintf("%s: %s", i.ID, i.Reason)
 				t.notes = append(t.notes, "  "+indent(note))

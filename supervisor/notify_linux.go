@@ -118,11 +118,16 @@ func parseControl(control []byte) (pid int, descriptors []int) {
 		return 0, nil
 	}
 	for i := range messages {
-		if fds, err := unix.ParseUnixRights(&messages[i]); err == nil {
-			descriptors = append(descriptors, fds...)
-		}
-		if sender, err := unix.ParseUnixCredentials(&messages[i]); err == nil {
-			pid = int(sender.Pid)
+		// Neither looks at the length of what it reads.
+		switch m := &messages[i]; {
+		case len(m.Data)%4 == 0 && m.Header.Type == unix.SCM_RIGHTS:
+			if fds, err := unix.ParseUnixRights(m); err == nil {
+				descriptors = append(descriptors, fds...)
+			}
+		case len(m.Data) >= unix.SizeofUcred && m.Header.Type == unix.SCM_CREDENTIALS:
+			if sender, err := unix.ParseUnixCredentials(m); err == nil {
+				pid = int(sender.Pid)
+			}
 		}
 	}
 	return pid, descriptors

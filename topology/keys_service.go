@@ -46,7 +46,8 @@ var service = &typ{
 			doc: "Where an instance listens: `auto` gives each a free port, `none` is a worker that nobody connects to, a number is that port, for one replica."},
 		{name: "listen", typ: oneOf([]string{"port", "fd"}), def: "port", example: "fd", class: ClassRoll, reason: "the socket is part of the process",
 			doc: "Who opens the socket. `port`: the instance. `fd`: Mainstay, and the instance is given it as descriptor 3, as systemd's socket activation does (LISTEN_FDS, LISTEN_PID); " +
-				"it stays open while the instance is started again, so that connections wait instead of failing."},
+				"it stays open while the instance is started again, so that connections wait instead of failing. " +
+				"A probe by TCP succeeds from the start then, as the kernel answers it: http_get, grpc or notify tell more."},
 		{name: "probes", external: true, example: "{readiness: {http_get: /readyz}}", class: ClassHot, reason: "the next check is made with it",
 			doc: "Checks that tell how an instance is doing, with the meaning that Kubernetes gives them.", typ: &typ{
 				name: "a mapping",
