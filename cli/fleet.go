@@ -154,15 +154,17 @@ func (f *fleet) tellManager(ctx context.Context, _ *topology.Topology) error {
 	return nil
 }
 
-// kill ends the process groups of all instances, as a last resort: nothing is drained and nothing waited for. Those that are to
-// outlive Mainstay do.
+// killTime bounds the wait for processes that are killed: one in an uninterruptible system call does not die of it.
+const killTime = 5 * time.Second
+
+// kill ends all instances and what they have started, as a last resort: nothing is drained. Those that are to outlive Mainstay do.
 func (f *fleet) kill() {
 	if f.engine.Topology().OnExit == topology.OnExitKeep {
 		return
 	}
-	for _, pid := range f.pids() {
-		syscall.Kill(-pid, syscall.SIGKILL)
-	}
+	ctx, cancel := context.WithTimeout(context.Background(), killTime)
+	defer cancel()
+	f.supervisor.Kill(ctx)
 }
 
 // Begin implements admin.Upgrader.

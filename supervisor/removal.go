@@ -2,6 +2,8 @@ package supervisor
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -165,4 +167,31 @@ func (s *service) killFor(r *removal) {
 		s.late = true
 		s.kill()
 	}
+}
+
+// Kill ends all processes with SIGKILL, with whatever they have started and without regard for requests. It returns when nothing is
+// left, or when ctx is done. Nothing is started any more. It may be called while Apply runs.
+func (s *Supervisor) Kill(ctx context.Context) {
+	s.mu.Lock()
+	services := slices.Collect(maps.Values(s.services))
+	s.mu.Unlock()
+	for _, svc := range services {
+		svc.killNow()
+	}
+	for _, svc := range services {
+		select {
+		case <-svc.done:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// killNow kills the service's processes and stops it for good.
+func (s *service) killNow() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended, s.late = true, true
+	s.kill()
+	s.stir()
 }
