@@ -32,20 +32,20 @@ func (m *machine) adopt(run string, line func(stream string, text []byte, partia
 	p := newTree(m)
 	p.identity, p.run = id, run
 	if id.Cgroup != "" {
-		if _, err := os.Stat(id.Cgroup); err == nil {
-			mount, _ := findHierarchy()
-			p.cgroup = &cgroup{mount: mount, dir: id.Cgroup}
-		}
+		mount, _ := findHierarchy()
+		p.cgroup = &cgroup{mount: mount, dir: id.Cgroup}
 	}
 	// In this order: the process that has the pid now keeps it while the descriptor is looked through.
 	if id.PID > 1 {
-		p.pidfd, err = unix.PidfdOpen(id.PID, 0)
-		if err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENOSYS) {
-			return nil, fmt.Errorf("open pidfd of %d: %w", id.PID, err)
+		if p.pidfd, err = unix.PidfdOpen(id.PID, 0); err != nil {
+			p.pidfd = -1 // it is gone, a thread of another process has the number, or it has to do without
 		}
 	}
 	s, ok := readStat(id.PID)
-	if !ok || s.start != id.Start {
+	if !ok && id.PID > 1 && unix.Kill(id.PID, 0) != unix.ESRCH {
+		return nil, fmt.Errorf("look at process %d: it cannot be read", id.PID)
+	}
+	if !ok || id.PID <= 1 || s.start != id.Start {
 		if p.pidfd >= 0 {
 			unix.Close(p.pidfd)
 		}
@@ -56,6 +56,9 @@ func (m *machine) adopt(run string, line func(stream string, text []byte, partia
 		}
 		p.clean()
 		return nil, errGone
+	}
+	if p.cgroup != nil && !p.cgroup.contains(id.PID) { // somebody has moved it
+		p.cgroup = nil
 	}
 	if p.child = s.parent == os.Getpid(); p.child {
 		m.forked.add(id.PID)

@@ -92,15 +92,31 @@ func (g *cgroups) makeBase() error {
 	return fmt.Errorf("make a control group: %w", err)
 }
 
-// removeOld removes what Mainstays that have ended left in a control group, as far as it is empty.
+// removeOld removes what Mainstays that have ended left in a control group, as far as it is empty, and ends their probes, whose
+// answer nobody waits for any more.
 func removeOld(own string) {
 	old, _ := filepath.Glob(filepath.Join(own, baseName("*")))
 	for _, base := range old {
 		pid := strings.TrimPrefix(filepath.Base(base), baseName(""))
-		if _, err := os.Stat("/proc/" + pid); errors.Is(err, fs.ErrNotExist) {
-			removeBase(base)
+		if _, err := os.Stat("/proc/" + pid); !errors.Is(err, fs.ErrNotExist) {
+			continue
 		}
+		probes, _ := filepath.Glob(filepath.Join(base, groupName("", "*")))
+		for _, dir := range probes {
+			if !strings.Contains(filepath.Base(dir), ".") { // as there is in a run's name
+				(&cgroup{dir: dir}).kill()
+			}
+		}
+		removeBase(base)
 	}
+}
+
+// groupName returns the name of the control group of a process that is started in run, a directory; empty: in none, as a probe.
+func groupName(run, mark string) string {
+	if run == "" {
+		return "probe-" + mark
+	}
+	return filepath.Base(run) + "-" + mark
 }
 
 // removeBase removes the base of another Mainstay as far as nothing lives in it.

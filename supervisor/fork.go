@@ -31,6 +31,9 @@ func (m *machine) early(c command) topology.Limits {
 func (m *machine) fork(c command, path string, cred *syscall.Credential, group *cgroup, files []uintptr) (pid, pidfd int, err error) {
 	pidfd = -1
 	sys := &syscall.SysProcAttr{Setpgid: true, PidFD: &pidfd}
+	if c.run == "" {
+		sys.Pdeathsig = syscall.SIGKILL // it is to end with the spawner's thread, and so with Mainstay
+	}
 	if group != nil {
 		fd, err := group.open()
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -68,14 +69,37 @@ func (n note) write(id identity) error {
 // errTorn says that the file which tells who a process is cannot be read as such.
 var errTorn = errors.New("it is no identity of a process")
 
+// maxNote bounds what is read of a file that Mainstay has written about a process.
+const maxNote = 1 << 20
+
+// readNote reads such a file, and nothing at which that would wait or have no end.
+func readNote(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(fmt.Errorf("%s is no regular file", path), err)
+	}
+	return io.ReadAll(io.LimitReader(f, maxNote))
+}
+
 func readIdentity(run string) (identity, error) {
-	f, err := os.Open(identityPath(run))
+	b, err := readNote(identityPath(run))
 	if err != nil {
 		return identity{}, err
 	}
-	defer f.Close()
 	var id identity
-	if err := json.NewDecoder(f).Decode(&id); err != nil { // what follows is of a longer one, written before
+	err = json.NewDecoder(bytes.NewReader(b)).Decode(&id) // what follows is of a longer one, written before
+	switch {
+	case err != nil:
+	case id.Mark == "": // then everything without a mark would be its
+		err = errors.New("it names no mark")
+	case id.Cgroup != "" && !strings.HasSuffix(filepath.Base(id.Cgroup), "-"+id.Mark): // which may hold anything
+		err = fmt.Errorf("%s is no control group of its own", id.Cgroup)
+	}
+	if err != nil {
 		return identity{}, fmt.Errorf("read %s: %w: %w", identityPath(run), errTorn, err)
 	}
 	return id, nil

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"math"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -162,11 +161,7 @@ func (m *machine) newCgroup(c command, mark string) (*cgroup, error) {
 		}
 		return nil, nil
 	}
-	name := "probe"
-	if c.run != "" {
-		name = filepath.Base(c.run)
-	}
-	group, err := groups.create(name+"-"+mark, m.early(c), c.limits)
+	group, err := groups.create(groupName(c.run, mark), m.early(c), c.limits)
 	if err != nil && len(limitFiles(c.limits)) == 0 {
 		m.abandonCgroups(err)
 		return nil, nil

@@ -628,12 +628,16 @@ func TestControlGroupsOfTheDeadAreRemoved(t *testing.T) {
 	if m.groups == nil {
 		t.Skip(m.whyNone)
 	}
-	c, out := startMachine(t, func() {}, nil, "", `echo up; exec sleep 300`)
+	run := filepath.Join(t.TempDir(), "web.1.1")
+	if err := os.Mkdir(run, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	c, out := startMachine(t, func() {}, nil, run, `echo up; exec sleep 300`)
 	if _, err := io.ReadFull(out, make([]byte, 3)); err != nil {
 		t.Fatal(err)
 	}
 	base := filepath.Join(m.groups.own, baseName(strconv.Itoa(c.Process.Pid)))
-	groups, err := filepath.Glob(filepath.Join(base, "probe-*"))
+	groups, err := filepath.Glob(filepath.Join(base, groupName(run, "*")))
 	if err != nil || len(groups) != 1 {
 		t.Fatalf("groups %v, %v", groups, err)
 	}

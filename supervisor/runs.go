@@ -112,8 +112,9 @@ type run struct {
 // used is no reason not to start.
 func openRuns(stateDir string, log *slog.Logger) (*runs, map[string][]*run) {
 	r := &runs{dir: filepath.Join(stateDir, "run"), boot: bootID(), log: log}
-	if b, err := os.ReadFile(r.numberFile()); err == nil {
+	if b, err := readNote(r.numberFile()); err == nil {
 		r.last, _ = strconv.Atoi(strings.TrimSpace(string(b))) // the directories that there are count too
+		r.last = min(max(0, r.last), maxNumber)
 	}
 	entries, err := os.ReadDir(r.dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -160,14 +161,14 @@ func parseRunName(name string) (service string, replica, number int, ok bool) {
 	service = strings.Join(fields[:len(fields)-2], ".")
 	replica, err1 := strconv.Atoi(fields[len(fields)-2])
 	number, err2 := strconv.Atoi(fields[len(fields)-1])
-	return service, replica, number, service != "" && err1 == nil && err2 == nil && replica > 0 && number > 0
+	return service, replica, number, service != "" && err1 == nil && err2 == nil && replica > 0 && number > 0 && number < maxNumber
 }
 
 // readRun reads one record. Of one that is torn or of a Mainstay of the future only the name counts: its process is not wanted, as
 // it cannot be known what it is.
 func readRun(dir, service string, replica int, log *slog.Logger) *run {
 	r := &run{dir: dir, log: log}
-	b, err := os.ReadFile(filepath.Join(dir, recordFile))
+	b, err := readNote(filepath.Join(dir, recordFile))
 	if err == nil {
 		err = json.Unmarshal(b, &r.record)
 	}
@@ -195,6 +196,7 @@ const (
 	unreadable = ".unreadable"    // ends the name of a directory that was set aside
 	strayGrace = 10 * time.Second // for a process whose own grace period is not known
 	numbers    = 1000             // that are noted as used at once
+	maxNumber  = 1 << 48          // beyond this nobody comes by counting
 )
 
 func (r *runs) numberFile() string { return filepath.Join(r.dir, "number") }

@@ -137,9 +137,13 @@ func makeFIFO(path string, uid, gid int) (read, write int, err error) {
 
 // openFIFO opens the read end of what makeFIFO has made.
 func openFIFO(path string) (int, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	var info unix.Stat_t
+	if err := unix.Fstat(fd, &info); err != nil || info.Mode&unix.S_IFMT != unix.S_IFIFO {
+		return -1, errors.Join(fmt.Errorf("open %s: it is no FIFO", path), err, unix.Close(fd))
 	}
 	return fd, nil
 }
