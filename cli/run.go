@@ -21,9 +21,9 @@ func (c *cli) runCommand() *cobra.Command {
 Where there is no topology.yaml and no --file, the built-in example runs: a small web shop.
 
 Signals: SIGHUP reads the file again; SIGINT (Ctrl-C) and SIGTERM stop everything in order,
-letting requests finish, and exit with 0; a second one kills every service's process
-group at once and exits with 1. With on_exit: keep the services run on, and the
-next start takes them over; as it does after a kill -9.`,
+letting requests finish, and exit with 0; a second one kills every service at once,
+with whatever it has started, and exits with 1. With on_exit: keep the services run on, and
+the next start takes them over; as it does after a kill -9.`,
 		Example: `  mainstay run
   mainstay run --file base.yaml --file production.yaml
   mainstay run --log-format json 2>> mainstay.log`,
