@@ -46,7 +46,7 @@ func TestStatusForPeople(t *testing.T) {
 			Overrides: map[string]string{"web": "replicas 5 (file: 3)"},
 		},
 		Services: []supervisor.ServiceStatus{
-			{Name: "orders", Desired: 1, State: "failed", Reason: "exit status 1\npanic: no disk", Instances: []supervisor.InstanceStatus{
+			{Name: "orders", Desired: 1, State: "failed", Reason: "exit status 1\npanic: \x1b[2Jno disk", Instances: []supervisor.InstanceStatus{
 				{ID: "orders/1", State: supervisor.StateWaiting, Restarts: 12, Since: ago(3 * time.Hour)},
 			}},
 			{Name: "report", State: "stopped"},
@@ -91,7 +91,7 @@ report   stopped   0/0    -         -         -      -     -                -   
 web      degraded  1/2    web/1     ready     1h15m  4711  127.0.0.1:20001  1230      0
                           web/2     starting  1d6h   4712  127.0.0.1:20002  4         0
   orders: exit status 1
-      panic: no disk
+      panic: �[2Jno disk
   web/2: gets no requests for now: too many have failed
   web/2: GET /readyz: 503
 
@@ -137,7 +137,7 @@ func TestProgress(t *testing.T) {
 	services := []supervisor.ServiceStatus{
 		{Name: "job", State: "completed"},
 		{Name: "mailer", State: "starting", Desired: 1},
-		{Name: "orders", State: "failed", Desired: 1, Reason: "exit status 1"},
+		{Name: "orders", State: "failed", Desired: 1, Reason: "exit status 1: \x1b]0;\a"},
 		{Name: "report", State: "stopped"},
 		{Name: "web", State: "ready", Ready: 3, Desired: 3},
 		{Name: "worker", State: "degraded", Ready: 1, Desired: 2, Instances: []supervisor.InstanceStatus{
@@ -156,10 +156,10 @@ func TestProgress(t *testing.T) {
 		{
 			nil,
 			[]string{"mailer is starting (0 of 1 ready)", "worker is degraded (1 of 2 ready)", "returning is degraded (1 of 1 ready): given up"},
-			[]string{"orders is failed (0 of 1 ready): exit status 1", "paused is degraded (1 of 1 ready): update paused", "writer is degraded (1 of 1 ready): update given up"},
+			[]string{"orders is failed (0 of 1 ready): exit status 1: �]0;�", "paused is degraded (1 of 1 ready): update paused", "writer is degraded (1 of 1 ready): update given up"},
 		},
 		{[]string{"web", "report", "job"}, nil, nil},
-		{[]string{"orders"}, nil, []string{"orders is failed (0 of 1 ready): exit status 1"}},
+		{[]string{"orders"}, nil, []string{"orders is failed (0 of 1 ready): exit status 1: �]0;�"}},
 	}
 	for _, test := range tests {
 		waiting, failed := progress(named(services, test.names))

@@ -190,8 +190,14 @@ func upstream(s *admin.Status, service, address string) *proxy.UpstreamStatus {
 	return nil
 }
 
-// indent lines up what follows the first line of a text under it.
-func indent(text string) string { return strings.ReplaceAll(text, "\n", "\n      ") }
+// indent lines up what follows the first line of a text under it, each line as plain has it.
+func indent(text string) string {
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		lines[i] = plain(line)
+	}
+	return strings.Join(lines, "\n      ")
+}
 
 func proxyTable(s *admin.Status) *table {
 	t := newTable("LISTENER", "ADDRESS", "CONNECTIONS")

@@ -114,7 +114,7 @@ func lasted(d time.Duration) string {
 func outcome(service string, run *supervisor.Run) string {
 	says := fmt.Sprintf("%s: %s", service, run.Result)
 	if run.Cause != "" {
-		says += ": " + run.Cause
+		says += ": " + indent(run.Cause)
 	}
 	return says
 }

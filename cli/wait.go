@@ -88,7 +88,7 @@ func progress(services []supervisor.ServiceStatus) (waiting, failed []string) {
 	for _, s := range services {
 		says := fmt.Sprintf("%s is %s (%d of %d ready)", s.Name, s.State, s.Ready, s.Desired)
 		if s.Reason != "" {
-			says += ": " + s.Reason
+			says += ": " + indent(s.Reason)
 		}
 		switch {
 		case s.State == supervisor.ServiceRemoved: // what is wanted does not wait for its end
