@@ -54,6 +54,9 @@ func parseEnvironmentFile(content []byte) (map[string]Text, error) {
 			return nil, fmt.Errorf("%d: want NAME=VALUE", i+1)
 		}
 		value, err := unquoteVariable(strings.TrimSpace(value))
+		if err == nil && strings.ContainsRune(value, 0) {
+			err = faultf("the value has a NUL byte in it")
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%d: %s: %w", i+1, name, err)
 		}
@@ -66,9 +69,6 @@ func parseEnvironmentFile(content []byte) (map[string]Text, error) {
 }
 
 func unquoteVariable(value string) (string, error) {
-	if strings.ContainsRune(value, 0) {
-		return "", faultf("the value has a NUL byte in it")
-	}
 	if value == "" || value[0] != '"' && value[0] != '\'' {
 		return value, nil
 	}

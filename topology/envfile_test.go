@@ -34,6 +34,7 @@ func TestParseEnvironmentFileRefuses(t *testing.T) {
 		"A='hid'den'": "1: A: the value has a quote within quotes",
 		"A=\"\\q\"":   "1: A: the value is not well quoted",
 		"A=hid\x00en": "1: A: the value has a NUL",
+		`A="hid\000"`: "1: A: the value has a NUL",
 	} {
 		_, err := parseEnvironmentFile([]byte(content))
 		if err == nil || !strings.Contains(err.Error(), want) {
