@@ -133,7 +133,7 @@ func (f *File) openLocked() error {
 	if err := os.MkdirAll(filepath.Dir(f.path), 0o750); err != nil {
 		return err
 	}
-	file, err := os.OpenFile(f.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+	file, err := os.OpenFile(f.path, os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o640)
 	if err != nil {
 		return err
 	}
@@ -142,6 +142,24 @@ func (f *File) openLocked() error {
 		return errors.Join(err, file.Close())
 	}
 	f.file, f.opened, f.size = file, info, info.Size()
+	return f.endLineLocked()
+}
+
+// endLineLocked ends the last line if whoever wrote it was killed in the middle, so that what is written next begins one.
+func (f *File) endLineLocked() error {
+	last := []byte{'\n'}
+	if f.size > 0 && f.opened.Mode().IsRegular() {
+		if _, err := f.file.ReadAt(last, f.size-1); err != nil {
+			return errors.Join(err, f.dropLocked())
+		}
+	}
+	if last[0] == '\n' {
+		return nil
+	}
+	if _, err := f.file.Write([]byte{'\n'}); err != nil {
+		return errors.Join(err, f.dropLocked())
+	}
+	f.size++
 	return nil
 }
 

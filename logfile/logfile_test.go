@@ -110,6 +110,21 @@ func TestOpenAppendsAndCountsWhatIsThere(t *testing.T) {
 	}
 }
 
+func TestOpenEndsALineThatWasLeftInTheMiddle(t *testing.T) {
+	f, path := open(t, 100, 1)
+	write(t, f, "one\ntw")
+	f.Close()
+	f, err := Open(path, 100, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	write(t, f, "three\n")
+	if diff := cmp.Diff("one\ntw\nthree\n", content(t, path)); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestWriteAfterTheDirectoryWasDeleted(t *testing.T) {
 	f, path := open(t, 100, 1)
 	write(t, f, "one\n")
