@@ -26,8 +26,6 @@ type job struct {
 	began    time.Time // when, by the clock that nobody sets
 	ending   RunResult // what becomes of the run because it was told to stop; empty: it was not
 
-	queued *Run // to begin when nothing of the run before is left; nil: none
-
 	skipped     uint64
 	lastSkipped time.Time
 }
@@ -77,6 +75,7 @@ func (s *service) turn() (look time.Duration) {
 	}
 	j, now := s.job, s.job.clock()
 	j.now = now
+	waited := j.ledger.Queued
 	runs := s.want.Schedule != nil && !s.want.Stopped
 	s.reached, s.updating, s.phase = s.target.revision, false, "" // a job is never in the middle of an update
 
@@ -87,8 +86,11 @@ func (s *service) turn() (look time.Duration) {
 	if runs {
 		s.plan(now)
 	} else {
-		j.ticker, j.queued = nil, nil
+		j.ticker = nil
 		j.ledger.opened = true
+		if !isClosed(s.site.suspended) { // or it waits for who goes on
+			j.ledger.Queued = nil
+		}
 	}
 	s.answer(func() error {
 		switch {
@@ -99,9 +101,11 @@ func (s *service) turn() (look time.Duration) {
 		}
 		return nil
 	}())
-	if p := s.places[1]; p != nil && p.empty() && j.queued != nil {
-		s.begin(p, *j.queued, now)
-		j.queued = nil
+	switch p := s.places[1]; {
+	case runs && p.empty() && j.ledger.Queued != nil:
+		s.begin(p, *j.ledger.Queued, now)
+	case j.ledger.Queued != waited:
+		j.ledger.save(s.log)
 	}
 	if s.want.Schedule == nil && j.run == nil {
 		s.job = nil
@@ -183,16 +187,16 @@ func (s *service) plan(now schedule.Moment) {
 func (s *service) due(r Run) error {
 	j := s.job
 	switch overlap := s.want.Schedule.Overlap; {
-	case j.run == nil && j.queued == nil:
-		j.queued = &r
+	case j.run == nil && j.ledger.Queued == nil:
+		j.ledger.Queued = &r
 	case overlap == topology.OverlapReplace:
 		if j.run != nil {
 			s.endRun(RunReplaced)
 		}
-		j.queued = &r
+		j.ledger.Queued = &r
 	case overlap == topology.OverlapQueue:
-		if j.queued == nil {
-			j.queued = &r
+		if j.ledger.Queued == nil {
+			j.ledger.Queued = &r
 		}
 	default:
 		err := fmt.Errorf("a run is under way since %s, and %s's overlap is skip", s.underWaySince(), s.name)
@@ -233,14 +237,14 @@ func (s *service) answer(err error) {
 func (s *service) triggered() (Run, error) {
 	j := s.job
 	r := Run{Due: j.now.Wall, Reason: RunTriggered, Result: RunRunning}
-	if j.run != nil || j.queued != nil {
+	if j.run != nil || j.ledger.Queued != nil {
 		r.Result = RunQueued
 	}
-	waits := j.queued
+	waits := j.ledger.Queued
 	if err := s.due(r); err != nil {
 		return Run{}, err
 	}
-	if waits != nil && j.queued == waits { // it is the one that waits already
+	if waits != nil && j.ledger.Queued == waits { // it is the one that waits already
 		r.Due = waits.Due
 	}
 	return r, nil
@@ -261,7 +265,7 @@ func (s *service) begin(p *place, r Run, now schedule.Moment) {
 	p.restarts = 0
 	p.current = s.start(p, s.target)
 	j.run, j.instance, j.began, j.ending = &r, p.current, time.Now(), ""
-	j.ledger.Running = &r
+	j.ledger.Running, j.ledger.Queued = &r, nil
 	j.ledger.save(s.log)
 	s.log.Info("run began", "due", r.Due, "reason", r.Reason)
 }
@@ -417,7 +421,7 @@ func (st *JobStatus) state(reason string) (string, string) {
 // status returns how the job is doing.
 func (j *job) status(spec topology.Service) *JobStatus {
 	st := &JobStatus{
-		Schedule: j.ledger.Schedule, TimeZone: j.ledger.TimeZone, Queued: j.queued != nil,
+		Schedule: j.ledger.Schedule, TimeZone: j.ledger.TimeZone, Queued: j.ledger.Queued != nil,
 		Skipped: j.skipped, LastSkipped: j.lastSkipped, LastSuccess: j.ledger.Succeeded,
 		Runs: slices.Clone(j.ledger.Runs),
 	}

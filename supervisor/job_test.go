@@ -398,6 +398,38 @@ func TestJobOutlivesMainstay(t *testing.T) {
 	}
 }
 
+func TestJobOutlivesMainstayWithTheRunThatWaits(t *testing.T) {
+	for name, away := range map[string]time.Duration{"the one under way ends afterwards": time.Second, "and meanwhile": 30 * time.Minute} {
+		simulate(t, map[string]behaviour{"v1": {dieAfter: 10 * time.Minute}}, func(s *simulation) {
+			s.stateDir = t.TempDir()
+			spec := newJobSpec("v1", "0 * * * *", overlap(topology.OverlapQueue))
+			s.apply(spec)
+			for range 2 {
+				if _, err := s.Trigger("report"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.crash(func() { s.pass(away) })
+			s.apply(spec)
+			s.pass(21 * time.Minute)
+			if runs := s.runs("report"); len(runs) != 2 || runs[1] != "00:00 trigger succeeded *" {
+				t.Errorf("%s: %q", name, runs)
+			}
+			if _, err := s.Trigger("report"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Trigger("report"); err != nil {
+				t.Fatal(err)
+			}
+			s.apply(with(spec, func(s *topology.Service) { s.Stopped = true }))
+			s.crash(nil)
+			s.apply(spec)
+			s.pass(time.Minute)
+			s.wantRunning() // it was stopped, and does not wait any more
+		})
+	}
+}
+
 func TestTriggerOfWhatIsGone(t *testing.T) {
 	simulate(t, nil, func(s *simulation) {
 		s.apply(newJobSpec("v1", "0 * * * *"))

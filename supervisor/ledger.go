@@ -70,7 +70,8 @@ type ledger struct {
 	Done      time.Time `json:"done"` // up to when all that was due has had its run, or never will
 	Succeeded time.Time `json:"succeeded,omitzero"`
 	Running   *Run      `json:"running,omitempty"`
-	Runs      []Run     `json:"runs,omitempty"` // newest first
+	Queued    *Run      `json:"queued,omitempty"` // to begin when nothing of the run before is left
+	Runs      []Run     `json:"runs,omitempty"`   // newest first
 
 	path   string // empty: it is not kept
 	opened bool   // Done was told to a ticker already

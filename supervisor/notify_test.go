@@ -236,6 +236,7 @@ func FuzzParseNotice(f *testing.F) {
 func FuzzParseControl(f *testing.F) {
 	f.Add(unix.UnixCredentials(&unix.Ucred{Pid: 7}))
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0, 2, 0, 0, 0})
+	f.Add([]byte{16, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0}) // credentials that are cut off
 	f.Fuzz(func(t *testing.T, control []byte) { parseControl(control) })
 }
 

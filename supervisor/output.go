@@ -223,12 +223,15 @@ func (o *output) join(ctx context.Context, f *follower, q LogQuery) (*past, erro
 	if !o.last.IsZero() {
 		f.seen[o.instance] = o.last
 	}
-	waiting, queued, recent := bytes.Clone(o.queue), o.queued, slices.Clone(o.recent.kept)
+	waiting, queued, recent, last := bytes.Clone(o.queue), o.queued, slices.Clone(o.recent.kept), o.last
 	o.mu.Unlock()
 
 	n, since := q.Tail, q.Since
 	if after, ok := q.after(o.instance); ok {
 		n, since = -1, after
+		if _, one := q.After[o.instance]; one && last.Before(after) {
+			since = time.Time{} // the clock may have been set back, and the times that files have tell nothing
+		}
 	}
 	if q.filters() && n > 0 {
 		n = -1 // of those that are selected, which are not known yet

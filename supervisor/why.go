@@ -77,7 +77,7 @@ func (s *service) explain(replica int) (Explanation, error) {
 		})
 	}
 	e.Sentence = sentenceOf(st)
-	if len(e.Instances) == 1 && (replica != 0 || st.Desired == 1) {
+	if len(e.Instances) == 1 && (replica != 0 || st.Desired == 1 && st.Job == nil) {
 		e.Sentence = e.Instances[0].Sentence
 	}
 	return e, nil
@@ -96,6 +96,15 @@ func (s *service) dependencies(needs map[string]topology.Condition) []Dependency
 // sentenceOf says how a service is doing.
 func sentenceOf(st ServiceStatus) string {
 	s := fmt.Sprintf("%s is %s: %d of %d ready", st.Name, st.State, st.Ready, st.Desired)
+	if st.Job != nil {
+		s = st.Name + " is " + st.State
+		if !st.Job.Next.IsZero() {
+			s += ", and its next run is due in " + roughly(time.Until(st.Job.Next))
+		}
+		if last := st.Job.Last; last != nil && st.Reason == "" {
+			s += fmt.Sprintf("; the last run %s %s ago", last.Result, roughly(time.Since(last.Ended)))
+		}
+	}
 	if st.Reason != "" {
 		s += "; " + st.Reason
 	}
