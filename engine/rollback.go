@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"mainstay/topology"
@@ -62,7 +63,10 @@ func (e *Engine) rollBack(ctx context.Context, v *view, o *Outcome, number int) 
 func (e *Engine) older(v *view, number int) (int, draft, error) {
 	if number != 0 {
 		kept, err := e.generations.read(number)
-		if err != nil {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return number, draft{}, fmt.Errorf("%w: %d", ErrNoGeneration, number)
+		case err != nil:
 			return number, draft{}, fmt.Errorf("%w: %d: %w", ErrNoGeneration, number, err)
 		}
 		d, err := read(kept.files())
