@@ -186,11 +186,11 @@ func (c *cli) report(err error) {
 	}
 	if len(problems) > 0 || errors.As(err, &problems) {
 		for _, p := range problems {
-			fmt.Fprintln(c.Err, p)
+			fmt.Fprintln(c.Err, plain(p.String()))
 		}
 		return
 	}
-	fmt.Fprintf(c.Err, "mainstay: %s\n", strings.TrimSpace(err.Error()))
+	fmt.Fprintf(c.Err, "mainstay: %s\n", plain(strings.TrimSpace(err.Error())))
 	if errors.Is(err, admin.ErrUnreachable) {
 		fmt.Fprintf(c.Err, "Start it with: mainstay run%s\n", c.fileFlags())
 	}

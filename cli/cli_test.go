@@ -137,7 +137,7 @@ func TestProgress(t *testing.T) {
 	services := []supervisor.ServiceStatus{
 		{Name: "job", State: "completed"},
 		{Name: "mailer", State: "starting", Desired: 1},
-		{Name: "orders", State: "failed", Desired: 1, Reason: "exit status 1: \x1b]0;\a"},
+		{Name: "orders", State: "failed", Desired: 1, Reason: "exit status 1"},
 		{Name: "report", State: "stopped"},
 		{Name: "web", State: "ready", Ready: 3, Desired: 3},
 		{Name: "worker", State: "degraded", Ready: 1, Desired: 2, Instances: []supervisor.InstanceStatus{
@@ -156,10 +156,10 @@ func TestProgress(t *testing.T) {
 		{
 			nil,
 			[]string{"mailer is starting (0 of 1 ready)", "worker is degraded (1 of 2 ready)", "returning is degraded (1 of 1 ready): given up"},
-			[]string{"orders is failed (0 of 1 ready): exit status 1: �]0;�", "paused is degraded (1 of 1 ready): update paused", "writer is degraded (1 of 1 ready): update given up"},
+			[]string{"orders is failed (0 of 1 ready): exit status 1", "paused is degraded (1 of 1 ready): update paused", "writer is degraded (1 of 1 ready): update given up"},
 		},
 		{[]string{"web", "report", "job"}, nil, nil},
-		{[]string{"orders"}, nil, []string{"orders is failed (0 of 1 ready): exit status 1: �]0;�"}},
+		{[]string{"orders"}, nil, []string{"orders is failed (0 of 1 ready): exit status 1"}},
 	}
 	for _, test := range tests {
 		waiting, failed := progress(named(services, test.names))

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,7 +28,7 @@ a line: {time, instance, stream, text}.
 
 -f goes on with new lines, also when the service or Mainstay itself is restarted.
 
---since and --until take a duration before now (10m), a time of today (15:04 or 15:04:05), or a date (2006-01-02,
+--since and --until take a duration before now (10m, 2d), a time of today (15:04 or 15:04:05), or a date (2006-01-02,
 "2006-01-02 15:04", RFC 3339). --grep takes a regular expression (https://go.dev/s/re2syntax); with it, --tail counts
 the lines that match. A line of more than 16 KiB is searched piece by piece.`,
 		Example: `  mainstay logs web
@@ -76,8 +78,13 @@ func parseTime(text string, now time.Time) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil
 	}
-	if d, err := time.ParseDuration(text); err == nil {
+	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
 		return now.Add(-d), nil
+	}
+	if days, found := strings.CutSuffix(text, "d"); found {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
+			return now.Add(-time.Duration(n) * 24 * time.Hour), nil
+		}
 	}
 	for _, layout := range []string{time.RFC3339Nano, "2006-01-02 15:04:05", "2006-01-02T15:04:05", "2006-01-02 15:04", "2006-01-02T15:04", time.DateOnly} {
 		if t, err := time.ParseInLocation(layout, text, time.Local); err == nil {
@@ -90,7 +97,7 @@ func parseTime(text string, now time.Time) (time.Time, error) {
 			return time.Date(y, m, d, t.Hour(), t.Minute(), t.Second(), 0, time.Local), nil
 		}
 	}
-	return time.Time{}, errors.New(`want a duration before now like 10m, or a time like 15:04, 2006-01-02 or "2006-01-02 15:04"`)
+	return time.Time{}, errors.New(`want a duration before now like 10m or 2d, or a time like 15:04, 2006-01-02 or "2006-01-02 15:04"`)
 }
 
 func (c *cli) logs(q supervisor.LogQuery) error {

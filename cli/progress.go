@@ -47,7 +47,7 @@ func (j *journey) tell(now time.Time, services []supervisor.ServiceStatus, waiti
 				line += ": " + indent(more)
 			}
 		}
-		fmt.Fprintf(j.out, "%s  %s\n", now.Local().Format(time.TimeOnly), line)
+		fmt.Fprintf(j.out, "%s  %s\n", now.Local().Format(time.TimeOnly), plain(line))
 	}
 }
 

@@ -26,7 +26,7 @@ func TestJourney(t *testing.T) {
 		return s
 	}
 	tell(0, api, web)
-	api.Reason = "api/1: readiness probe failed: connection refused\nlast words"
+	api.Reason = "api/1: readiness probe failed: connection refused\nlast \x1b[2Jwords"
 	tell(time.Second, api, updating(supervisor.PhaseStarting, 0)) // another reason alone is no step
 	canary := updating(supervisor.PhaseCanary, 0)
 	canary.Update.Canary = &supervisor.CanaryStatus{Instance: "web/1", Weight: 10, Ends: time.Now().Add(20*time.Second + 500*time.Millisecond),

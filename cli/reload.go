@@ -42,7 +42,7 @@ cannot be applied (exit 6) changes nothing.`,
 	}
 	c.takesFiles(command)
 	c.givesOutput(command)
-	wait.register(command)
+	wait.register(command, "it is ready")
 	return command
 }
 

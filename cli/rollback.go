@@ -53,7 +53,7 @@ mainstay reload, what it says runs again. Which generations there are: mainstay 
 	}
 	c.takesFiles(command)
 	c.givesOutput(command)
-	wait.register(command)
+	wait.register(command, "it is ready")
 	return command
 }
 

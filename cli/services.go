@@ -133,7 +133,7 @@ func (c *cli) serviceCommand(v serviceVerb) *cobra.Command {
 	}
 	c.takesFiles(command)
 	c.givesOutput(command)
-	wait.register(command)
+	wait.register(command, "it is ready")
 	if wait.wait = v.waits; v.waits {
 		command.Flags().Lookup("wait").DefValue = "true"
 	}

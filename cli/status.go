@@ -107,16 +107,16 @@ func printBanners(w io.Writer, s *admin.Status) {
 			last.Result, last.Time.Local().Format(time.TimeOnly), last.Origin, s.Generation)
 		for _, p := range last.Problems {
 			if p.Severity == "error" {
-				fmt.Fprintf(w, "!   %s\n", p)
+				fmt.Fprintf(w, "!   %s\n", plain(p.String()))
 			}
 		}
 		if last.Error != "" {
-			fmt.Fprintf(w, "!   %s\n", strings.ReplaceAll(last.Error, "\n", "\n!   "))
+			fmt.Fprintf(w, "!   %s\n", plain(strings.ReplaceAll(last.Error, "\n", "\n!   ")))
 		}
 		fmt.Fprintln(w)
 	}
 	if s.Fallback != "" {
-		fmt.Fprintf(w, "! %s\n\n", s.Fallback)
+		fmt.Fprintf(w, "! %s\n\n", plain(s.Fallback))
 	}
 	if s.Pin != nil {
 		fmt.Fprintf(w, "! %s\n\n", describePin(s.Pin, s.Generation))
@@ -190,14 +190,8 @@ func upstream(s *admin.Status, service, address string) *proxy.UpstreamStatus {
 	return nil
 }
 
-// indent lines up what follows the first line of a text under it, each line as plain has it.
-func indent(text string) string {
-	lines := strings.Split(text, "\n")
-	for i, line := range lines {
-		lines[i] = plain(line)
-	}
-	return strings.Join(lines, "\n      ")
-}
+// indent lines up what follows the first line of a text under it.
+func indent(text string) string { return strings.ReplaceAll(text, "\n", "\n      ") }
 
 func proxyTable(s *admin.Status) *table {
 	t := newTable("LISTENER", "ADDRESS", "CONNECTIONS")

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
@@ -22,7 +23,12 @@ type table struct {
 func newTable(head ...string) *table { return &table{head: head} }
 
 // row adds a row, with one cell for each of the head.
-func (t *table) row(cells ...string) { t.rows = append(t.rows, cells) }
+func (t *table) row(cells ...string) {
+	for i := range cells {
+		cells[i] = plain(cells[i])
+	}
+	t.rows = append(t.rows, cells)
+}
 
 // print writes the table to w, and its notes under it.
 func (t *table) print(w io.Writer) {
@@ -37,7 +43,7 @@ func (t *table) print(w io.Writer) {
 		t.line(w, widths, row)
 	}
 	for _, note := range t.notes {
-		fmt.Fprintln(w, note)
+		fmt.Fprintln(w, plain(note))
 	}
 }
 
@@ -89,6 +95,17 @@ func colourState(cell string) string {
 		return cell
 	}
 	return "\x1b[" + colour + "m" + cell + "\x1b[0m"
+}
+
+// plain returns a text of somebody else's, of which a service may have had its part, without what could move a terminal's cursor or
+// do worse. Lines stay lines.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' || unicode.IsPrint(r) {
+			return r
+		}
+		return '\uFFFD'
+	}, s)
 }
 
 // dash stands for what there is nothing to say about.

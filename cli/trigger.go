@@ -54,7 +54,7 @@ becomes of it: skip refuses it, queue lets it wait, replace stops the one under 
 	}
 	c.takesFiles(command)
 	c.givesOutput(command)
-	wait.register(command)
+	wait.register(command, "the run has ended")
 	return command
 }
 
@@ -114,7 +114,7 @@ func lasted(d time.Duration) string {
 func outcome(service string, run *supervisor.Run) string {
 	says := fmt.Sprintf("%s: %s", service, run.Result)
 	if run.Cause != "" {
-		says += ": " + indent(run.Cause)
+		says += ": " + run.Cause
 	}
 	return says
 }

@@ -21,8 +21,9 @@ type waitFlags struct {
 	timeout time.Duration
 }
 
-func (w *waitFlags) register(command *cobra.Command) {
-	command.Flags().BoolVar(&w.wait, "wait", false, "wait until it is ready; exit 1 if that fails, 5 if it takes too long")
+// register gives command the flags. until says what is waited for.
+func (w *waitFlags) register(command *cobra.Command, until string) {
+	command.Flags().BoolVar(&w.wait, "wait", false, "wait until "+until+"; exit 1 if that fails, 5 if it takes too long")
 	command.Flags().DurationVar(&w.timeout, "timeout", 5*time.Minute, "how long to `WAIT` with --wait")
 }
 
@@ -88,7 +89,7 @@ func progress(services []supervisor.ServiceStatus) (waiting, failed []string) {
 	for _, s := range services {
 		says := fmt.Sprintf("%s is %s (%d of %d ready)", s.Name, s.State, s.Ready, s.Desired)
 		if s.Reason != "" {
-			says += ": " + indent(s.Reason)
+			says += ": " + s.Reason
 		}
 		switch {
 		case s.State == supervisor.ServiceRemoved: // what is wanted does not wait for its end

@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -149,7 +148,8 @@ func printEarlier(w io.Writer, list []supervisor.Postmortem) {
 	fmt.Fprintln(w, "\nBefore that:")
 	t := newTable("ENDED", "CAUSE", "RAN", "PID", "GENERATION", "WHY")
 	for _, p := range list {
-		why := []rune(plain(p.Why))
+		first, _, _ := strings.Cut(p.Why, "\n")
+		why := []rune(plain(first))
 		if len(why) > 100 {
 			why = append(why[:99], '…')
 		}
@@ -157,14 +157,4 @@ func printEarlier(w io.Writer, list []supervisor.Postmortem) {
 		t.row(age(p.Ended)+" ago", p.Cause, ran.String(), strconv.Itoa(p.PID), strconv.Itoa(p.Generation), string(why))
 	}
 	t.print(w)
-}
-
-// plain returns what a service said without what could move a terminal's cursor.
-func plain(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\t' || unicode.IsPrint(r) {
-			return r
-		}
-		return '\uFFFD'
-	}, s)
 }
