@@ -18,7 +18,8 @@ func (c *cli) rollbackCommand() *cobra.Command {
 		Use:   "rollback [GENERATION]",
 		Short: "Run an earlier generation again",
 		Long: `Rollback applies a generation that ran before as reload would apply a file: nothing fails, and what cannot be
-applied changes nothing (exit 6). Without GENERATION it is the newest that says something else than the one that runs.
+applied changes nothing (exit 6). Without GENERATION it is the newest that says something else than the one that runs,
+and to which no update was given up.
 The file is not changed. While it stays as it is it is not followed; once its content changes, or with
 mainstay reload, what it says runs again. Which generations there are: mainstay generations.`,
 		Example: `  mainstay rollback
@@ -113,7 +114,7 @@ mainstay rollback runs one of them again.`,
 			if c.json() {
 				return c.printJSON(list)
 			}
-			t := newTable("", "GENERATION", "ACCEPTED", "AGE", "BY")
+			t := newTable("", "GENERATION", "ACCEPTED", "AGE", "BY", "FAILED")
 			for _, k := range list {
 				t.row(generationRow(k)...)
 			}
@@ -135,7 +136,7 @@ func generationRow(k engine.Kept) []string {
 		by = fmt.Sprintf("%s to %d", k.Origin, k.Again)
 	}
 	if k.Error != "" {
-		return []string{mark, strconv.Itoa(k.Generation), "-", "-", "unreadable: " + k.Error}
+		return []string{mark, strconv.Itoa(k.Generation), "-", "-", "-", "unreadable: " + k.Error}
 	}
-	return []string{mark, strconv.Itoa(k.Generation), k.Time.Local().Format(time.DateTime), age(k.Time), by}
+	return []string{mark, strconv.Itoa(k.Generation), k.Time.Local().Format(time.DateTime), age(k.Time), by, dash(k.Failed)}
 }

@@ -75,6 +75,13 @@ type Survivor interface {
 	Suspend(ctx context.Context) error
 }
 
+// A Judge is a Subsystem that can tell which generations did not work.
+type Judge interface {
+	Subsystem
+	// Failures returns why, by generation, as far as it is known. It does not block.
+	Failures() map[int]string
+}
+
 // ErrStopped is what those get who ask for a change when the engine has begun to stop or could not start.
 var ErrStopped = errors.New("mainstay is stopping")
 

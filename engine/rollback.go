@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"time"
 
 	"mainstay/topology"
@@ -27,11 +28,12 @@ type Kept struct {
 	Origin     string    `json:"origin,omitempty"` // who asked for it, as in Outcome
 	Again      int       `json:"again,omitempty"`  // the generation that was rolled back to with it; 0: none
 	Current    bool      `json:"current,omitempty"`
-	Error      string    `json:"error,omitempty"` // why it cannot be read any more
+	Failed     string    `json:"failed,omitempty"` // why it did not work, as far as this process knows
+	Error      string    `json:"error,omitempty"`  // why it cannot be read any more
 }
 
 // Rollback applies a kept generation as a new one, as a reload would; with 0 the newest before the one that runs that says
-// something else. If the file says otherwise it is not followed until its content changes or somebody else than the watch asks
+// something else and is not known to have failed. If the file says otherwise it is not followed until its content changes or somebody else than the watch asks
 // for a Reload: Status has the Pin. Rollback waits as Reload does. The error is [ErrNoGeneration], the generation's
 // [topology.Problems], a refusal or [ErrStopped].
 func (e *Engine) Rollback(ctx context.Context, number int) (Outcome, error) {
@@ -59,7 +61,8 @@ func (e *Engine) rollBack(ctx context.Context, v *view, o *Outcome, number int) 
 	return e.become(ctx, v, o, d, pin)
 }
 
-// older returns the generation with the number; with 0 the newest before the one that runs that says something else.
+// older returns the generation with the number; with 0 the newest before the one that runs that says something else and
+// is not known to have failed.
 func (e *Engine) older(v *view, number int) (int, draft, error) {
 	if number != 0 {
 		kept, err := e.generations.read(number)
@@ -80,8 +83,9 @@ func (e *Engine) older(v *view, number int) (int, draft, error) {
 	if err != nil {
 		return 0, draft{}, err
 	}
+	failures := e.failures()
 	for _, number := range numbers {
-		if number >= before {
+		if number >= before || failures[number] != "" {
 			continue
 		}
 		kept, err := e.generations.read(number)
@@ -98,7 +102,18 @@ func (e *Engine) older(v *view, number int) (int, draft, error) {
 			return number, d, nil
 		}
 	}
-	return 0, draft{}, fmt.Errorf("%w: none is kept from before generation %d that says something else", ErrNoGeneration, before)
+	return 0, draft{}, fmt.Errorf("%w: none is kept from before generation %d that says something else and has not failed", ErrNoGeneration, before)
+}
+
+// failures returns which generations did not work, and why, by what the stages know.
+func (e *Engine) failures() map[int]string {
+	all := map[int]string{}
+	for _, stage := range e.stages {
+		if judge, ok := stage.Subsystem.(Judge); ok {
+			maps.Copy(all, judge.Failures())
+		}
+	}
+	return all
 }
 
 // Generations returns those that are kept, newest first. It waits for nobody.
@@ -112,10 +127,14 @@ func (e *Engine) Generations() ([]Kept, error) {
 	if err != nil {
 		return nil, err
 	}
+	failures := e.failures()
 	list := make([]Kept, 0, len(numbers))
 	for _, number := range numbers {
 		kept, err := g.read(number)
-		k := Kept{Generation: number, Time: kept.Time, Origin: kept.Origin, Again: kept.Again, Current: number == v.status.Generation}
+		k := Kept{
+			Generation: number, Time: kept.Time, Origin: kept.Origin, Again: kept.Again,
+			Current: number == v.status.Generation, Failed: failures[number],
+		}
 		if err != nil {
 			k.Error = err.Error()
 		}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"mainstay/topology"
 )
@@ -195,5 +196,34 @@ func TestRollbackReadsSecretsAgain(t *testing.T) {
 			t.Errorf("Rollback without the secret: %v", err)
 		}
 		p.wantRunningStill("4 web×2")
+	})
+}
+
+// A critic is a stage that knows of generations that did not work.
+type critic struct {
+	hand
+	failures map[int]string
+}
+
+func (c critic) Failures() map[int]string { return c.failures }
+
+func TestRollbackPassesOverWhatFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlant(t, filepath.Join(t.TempDir(), "state"), web2)
+		judge := critic{hand{&p.crew, "supervisor"}, map[int]string{}}
+		p.Engine = New(p.log.logger(), nil, &p.desk, Stage{Name: "supervisor", Subsystem: judge})
+		p.mustRun()
+		p.save(web3)
+		p.save(web4)
+		judge.failures[2] = "web: never ready"
+		p.mustRollback(0)
+		p.wantRunning("4 web×2", nil)
+		list, err := p.Generations()
+		if err != nil || list[2].Failed != "web: never ready" || list[3].Failed != "" {
+			t.Errorf("generations: %+v, %v", list, err)
+		}
+		p.mustRollback(2) // who names it may have it
+		p.wantRunning("5 web×3", nil)
+		p.stop()
 	})
 }

@@ -225,6 +225,7 @@ type site struct {
 	runs    *runs         // nil: nothing outlives Mainstay
 	clock   schedule.Clock
 	archive *archive
+	defeats defeats
 
 	suspended chan struct{} // closed when processes are to be let go
 }

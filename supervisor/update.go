@@ -57,6 +57,7 @@ func (s *service) giveUp(why string) {
 		result = "paused"
 		s.givenUp = fmt.Sprintf("update paused: generation %d: %s", failed.generation, why)
 	}
+	s.site.defeats.note(failed.generation, s.name+": "+why)
 	s.site.metrics.updates.WithLabelValues(s.name, result).Inc()
 	s.log.Error("service update failed", "generation", failed.generation, "result", result, "why", why)
 }
