@@ -235,6 +235,9 @@ func gone(ts *testscript.TestScript, neg bool, args []string) {
 // dead PID... fails if one of the processes runs now.
 func dead(ts *testscript.TestScript, _ bool, args []string) {
 	for _, pid := range args {
+		if _, err := strconv.Atoi(pid); err != nil {
+			ts.Fatalf("%q is no process id", pid)
+		}
 		stat, err := os.ReadFile("/proc/" + pid + "/stat")
 		if _, rest, ok := bytes.Cut(stat, []byte(") ")); err == nil && ok && rest[0] != 'Z' && rest[0] != 'X' {
 			ts.Fatalf("still there: %s", stat)
