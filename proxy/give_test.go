@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -426,4 +427,35 @@ func TestGiveFails(t *testing.T) {
 	if client.opened != 1 {
 		t.Errorf("it connected %d times", client.opened)
 	}
+}
+
+// TestGiveToNobody: the other side vanishes while only what is never between two requests is left. That is noticed at once.
+func TestGiveToNobody(t *testing.T) {
+	address := free(t)
+	r, _ := newRelay(t, map[string]topology.Listener{"http": {Name: "http", Address: address}}, func(w http.ResponseWriter, req *http.Request) {
+		if c, err := websocket.Accept(w, req, nil); err == nil {
+			c.Read(req.Context())
+		}
+	})
+	ws, _, err := websocket.Dial(t.Context(), "ws://"+address+"/ws", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ws.CloseNow()
+	c, other := pair(t)
+	given := make(chan error)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	go func() { given <- r.proxies[0].Give(ctx, c) }()
+	await(t, "nothing is accepted", func() bool { return r.proxies[0].serving()[0].paused() })
+	other.Close()
+	if err := <-given; err == nil || ctx.Err() != nil {
+		t.Errorf("it gave until %v, with %v", ctx.Err(), err)
+	}
+	read, stop := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer stop()
+	if _, _, err := ws.Read(read); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the WebSocket is not there any more: %v", err)
+	}
+	r.proxies[0].Resume()
 }

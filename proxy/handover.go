@@ -46,6 +46,38 @@ func (g *giver) failed() bool {
 	return g.err != nil
 }
 
+// fail takes note that the other side does not take any more.
+func (g *giver) fail(err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.err == nil {
+		g.err = err
+		g.stop()
+	}
+}
+
+// watch notices when the other side vanishes, of which there would be no sign before the next connection is passed. The function
+// that it returns ends that.
+func (g *giver) watch() func() {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		n, err := g.c.Read(make([]byte, 1))
+		switch {
+		case n > 0:
+			err = errors.New("who takes connections has nothing to say")
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return
+		}
+		g.fail(err)
+	}()
+	return func() {
+		_ = g.c.SetReadDeadline(time.Unix(1, 0))
+		<-ended
+		_ = g.c.SetReadDeadline(time.Time{})
+	}
+}
+
 // send passes the connection and reports whether it is the other side's now. If not, it is still ours and to be served.
 func (g *giver) send(conn syscall.Conn, p passed) bool {
 	body, err := json.Marshal(p)
@@ -84,11 +116,13 @@ func (p *Proxy) Give(ctx context.Context, c *net.UnixConn) error {
 	defer stop()
 	g := &giver{c: c, stop: stop}
 	bounded := deadlineWith(ctx, c.SetWriteDeadline)
+	watched := g.watch()
 	var servers sync.WaitGroup
 	for _, s := range p.serving() {
 		servers.Go(func() { s.give(giving, g) })
 	}
 	servers.Wait()
+	watched()
 	bounded()
 	g.mu.Lock()
 	defer g.mu.Unlock()
