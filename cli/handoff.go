@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -126,6 +127,8 @@ func (h *handoff) become(path string) error {
 		return err
 	}
 	environment := append(append(os.Environ(), h.environment...), handoffVariable+"="+string(text))
+	// One that came before the next program listens would end it. Nothing is missed: it reads the files again anyway.
+	signal.Ignore(syscall.SIGHUP)
 	// Whoever starts a program at this moment must not give it the descriptors.
 	syscall.ForkLock.Lock()
 	defer syscall.ForkLock.Unlock()
