@@ -27,13 +27,17 @@ type Successor interface {
 // HandOver lets go of all that runs so that another program goes on with it in this process. It waits for its turn as Reload does. What is
 // under way may take until limit has passed since then, and the stages a moment to stop; what a [Survivor] runs is not touched.
 //
-// The error is ctx's, Prepare's or [ErrStopped], and then everything goes on as it would have, or it is Follow's: then nothing runs
+// The error is ctx's, Prepare's, [ErrStopped] or why what runs cannot be written down for that program, and then everything goes on as it would have, or it is Follow's: then nothing runs
 // any more that could go on, and the process has to end.
 func (e *Engine) HandOver(ctx context.Context, limit time.Duration, next Successor) error {
 	if err := e.take(ctx); err != nil {
 		return err
 	}
 	begin, t := time.Now(), e.view.Load().topology
+	if err := e.register.ensure(e.view.Load().running()); err != nil {
+		e.give()
+		return fmt.Errorf("write down what runs: %w", err)
+	}
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
 	// Who is to stop waits for what is under way no longer than a stop does.
@@ -62,8 +66,6 @@ func (e *Engine) HandOver(ctx context.Context, limit time.Duration, next Success
 		return ErrStopped
 	}
 	e.suspendSurvivors(keep)
-	e.register.written = running{} // whatever has become of the file: the next program needs it
-	e.remember(*e.view.Load())
 	return next.Follow(e.lock)
 }
 

@@ -97,6 +97,26 @@ func TestHandOverThatIsNotPrepared(t *testing.T) {
 	})
 }
 
+// What the next program would go on with cannot be written down.
+func TestHandOverOnAFullDisk(t *testing.T) {
+	working(t, web2, func(t *testing.T, p *plant) {
+		if err := os.MkdirAll(filepath.Join(p.stateDir, "running.json.new", "full"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		no := errors.New("no")
+		if err := p.HandOver(t.Context(), time.Minute, &heir{prepare: no}); err != no {
+			t.Errorf("with all written down already: %v", err)
+		}
+		p.override("web", replicas(5))
+		p.crew.took()
+		if err := p.HandOver(t.Context(), time.Minute, new(heir)); !errors.Is(err, syscall.EISDIR) {
+			t.Errorf("with an override that is not: %v", err)
+		}
+		p.wantApplied()
+		p.wantRunning("1 web×5", map[string]string{"web": "replicas 5 (file: 2)"})
+	})
+}
+
 // A signal in the middle: what was to be stopped is.
 func TestStopDuringHandOver(t *testing.T) {
 	stateDir := filepath.Join(t.TempDir(), "state")

@@ -80,25 +80,47 @@ func (r *register) write(now running) error {
 	if reflect.DeepEqual(now, r.written) {
 		return nil
 	}
-	var err error
-	if now.BootID, err = bootID(); err != nil {
-		return fmt.Errorf("tell this run of the machine from the next: %w", err)
-	}
-	content, err := json.MarshalIndent(now, "", "  ")
+	content, err := encodeRunning(now)
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(r.path, append(content, '\n')); err != nil {
+	if err := replaceFile(r.path, content); err != nil {
 		return err
 	}
-	now.BootID = ""
 	r.written = now
 	return nil
 }
 
+// ensure is write, whatever has become of the file since.
+func (r *register) ensure(now running) error {
+	content, err := encodeRunning(now)
+	if err != nil {
+		return err
+	}
+	if said, err := os.ReadFile(r.path); err == nil && bytes.Equal(said, content) {
+		return nil
+	}
+	return replaceFile(r.path, content)
+}
+
+// encodeRunning returns now, which is of this run of the machine, as decodeRunning understands it.
+func encodeRunning(now running) ([]byte, error) {
+	var err error
+	if now.BootID, err = bootID(); err != nil {
+		return nil, fmt.Errorf("tell this run of the machine from the next: %w", err)
+	}
+	content, err := json.MarshalIndent(now, "", "  ")
+	return append(content, '\n'), err
+}
+
+// running returns v as it is written down.
+func (v *view) running() running {
+	return running{Generation: v.status.Generation, Overrides: v.overrides, Pin: v.status.Pin}
+}
+
 // remember writes down what runs. That it runs is worth more than the note.
 func (e *Engine) remember(v view) {
-	err := e.register.write(running{Generation: v.status.Generation, Overrides: v.overrides, Pin: v.status.Pin})
+	err := e.register.write(v.running())
 	if err != nil {
 		e.log.Error("what runs is not written down, a crash would forget the overrides", "err", err)
 	}
