@@ -287,6 +287,10 @@ func (r *run) remove() {
 	if r == nil {
 		return
 	}
+	// What is known to be there goes by its name, which takes no descriptor: there may be none.
+	for _, path := range []string{identityPath(r.dir), fifoPath(r.dir, streamNames[0]), fifoPath(r.dir, streamNames[1]), filepath.Join(r.dir, recordFile)} {
+		os.Remove(path)
+	}
 	if err := os.RemoveAll(r.dir); err != nil {
 		r.log.Warn("directory of a process not removed", "err", err)
 	}

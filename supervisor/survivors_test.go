@@ -3,7 +3,9 @@ package supervisor
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -12,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"mainstay/topology"
 )
@@ -538,6 +542,33 @@ func TestRunNumbersAreNeverUsedTwice(t *testing.T) {
 			seen[r.dir] = true
 			r.remove()
 		}
+	}
+}
+
+func TestRunIsRemovedWithoutDescriptors(t *testing.T) {
+	runs, _ := openRuns(t.TempDir(), slog.New(slog.DiscardHandler))
+	r := runs.open(record{Service: "web", Replica: 1})
+	if err := os.WriteFile(identityPath(r.dir), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range streamNames {
+		if err := unix.Mkfifo(fifoPath(r.dir, name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	r.remove()
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(r.dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the directory is still there: %v", err)
 	}
 }
 
