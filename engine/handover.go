@@ -27,8 +27,8 @@ type Successor interface {
 // HandOver lets go of all that runs so that another program goes on with it in this process. It waits for its turn as Reload does. What is
 // under way may take until limit has passed since then, and the stages a moment to stop; what a [Survivor] runs is not touched.
 //
-// The error is ctx's, Prepare's, [ErrStopped] or why what runs cannot be written down for that program, and then everything goes on as it would have, or it is Follow's: then nothing runs
-// any more that could go on, and the process has to end.
+// The error is ctx's, Prepare's, [ErrStopped] or why what runs cannot be written down for that program, and then
+// everything goes on as it would have, or it is Follow's: then nothing runs any more that could go on, and the process has to end.
 func (e *Engine) HandOver(ctx context.Context, limit time.Duration, next Successor) error {
 	if err := e.take(ctx); err != nil {
 		return err

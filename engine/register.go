@@ -41,13 +41,19 @@ func bootID() (string, error) {
 // read returns what the register says, and whether it says anything of this run of the machine. One that cannot be
 // understood is set aside, so that nothing that is in it is lost.
 func (r *register) read() (running, bool) {
-	content, err := os.ReadFile(r.path)
+	info, err := os.Lstat(r.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return running{}, false
 	}
 	var was running
+	if err == nil && !info.Mode().IsRegular() { // to read it may take for ever
+		err = errors.New("it is no regular file")
+	}
 	if err == nil {
-		was, err = decodeRunning(content)
+		var content []byte
+		if content, err = os.ReadFile(r.path); err == nil {
+			was, err = decodeRunning(content)
+		}
 	}
 	if err != nil {
 		aside := r.path + ".unreadable"

@@ -242,10 +242,10 @@ func (r *runs) make(rec record) (*run, error) {
 func (r *runs) number() (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if err := os.MkdirAll(r.dir, 0o700); err != nil { // each time, as somebody may have removed it
+		return 0, err
+	}
 	if r.last == r.reserved {
-		if err := os.MkdirAll(r.dir, 0o700); err != nil {
-			return 0, err
-		}
 		if err := replaceFile(r.numberFile(), []byte(strconv.Itoa(r.reserved+numbers)+"\n")); err != nil {
 			return 0, err
 		}
