@@ -344,7 +344,7 @@ func TestJobHistoryIsBoundedAndMayBeBroken(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Size() > 10<<10 {
 		t.Errorf("the history: %v, %v", info, err)
 	}
-	for _, broken := range []string{"", "{", `{"done": 7}`, "\x00\x00"} {
+	for _, broken := range []string{"", "{", `{"done": 7}`, "\x00\x00", `{"runs": [{}]}`} {
 		write(t, path, broken, 0o600)
 		simulate(t, map[string]behaviour{"v1": {dieAfter: time.Second}}, func(s *simulation) {
 			s.stateDir = dir

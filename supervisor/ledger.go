@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -96,6 +97,8 @@ func openLedger(stateDir, name string, log *slog.Logger) ledger {
 		log.Warn("job's history unreadable, begun anew", "err", err)
 		return empty
 	}
+	l.Runs = slices.DeleteFunc(l.Runs, func(r Run) bool { return r.Ended.IsZero() }) // somebody else wrote those
+	l.Runs = l.Runs[:min(len(l.Runs), runsKept)]
 	return l
 }
 

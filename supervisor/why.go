@@ -164,7 +164,9 @@ func roughly(d time.Duration) string {
 		return d.Round(time.Second).String()
 	case d < time.Hour:
 		return strings.TrimSuffix(d.Round(time.Second).String(), "0s")
-	default:
+	case d < 48*time.Hour:
 		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+	default:
+		return fmt.Sprintf("%d days", d/(24*time.Hour))
 	}
 }

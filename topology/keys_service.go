@@ -206,7 +206,7 @@ func probe(period string, failures int) *typ {
 			{name: "tcp", alternative: "kind", external: true, typ: tcpProbe, example: "true", doc: "A connection to the instance, or to this address, is accepted."},
 			{name: "exec", alternative: "kind", external: true, secrets: true, typ: command, example: "./check {address}", doc: "This command ends with exit status 0."},
 			{name: "grpc", alternative: "kind", external: true, typ: &typ{
-				name: "true, a service, or a mapping", yaml: "any", schema: map[string]any{"type": []string{"boolean", "string"}}, parse: parseGRPC,
+				name: "true, a service, or a mapping", yaml: "any", schema: map[string]any{"type": []string{"boolean", "string", "number"}}, parse: parseGRPC,
 				keys: []*key{
 					{name: "service", typ: text, defDoc: "the server as a whole", example: "shop.Orders", doc: "Whose health is asked for."},
 					{name: "address", typ: probeAddress, def: "{address}", example: "127.0.0.1:{port}", doc: "Who is asked."},

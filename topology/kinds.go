@@ -264,7 +264,7 @@ func atLeast(lowest int64) *typ {
 const maxBody = 64 << 10
 
 // body is the content of a response.
-var body = &typ{name: "a string", yaml: "any", schema: map[string]any{"type": "string"}, parse: func(s scalar) (any, error) {
+var body = &typ{name: "a string", yaml: "any", schema: map[string]any{"type": []string{"string", "number", "boolean"}}, parse: func(s scalar) (any, error) {
 	if len(s.String()) > maxBody {
 		return nil, faultf("is longer than %d bytes", maxBody)
 	}
