@@ -186,7 +186,7 @@ func (m *machine) execute(ctx context.Context, c command) error {
 
 // explain says plainly that a try took too long.
 func explain(ctx context.Context, err error) error {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 		return errors.New("no answer in time")
 	}
 	return err

@@ -57,6 +57,7 @@ func beService(args []string) {
 		status     = f.Int("exit", 0, "status of that exit")
 		ignoreTerm = f.Bool("ignore-term", false, "do nothing on SIGTERM")
 		child      = f.String("child", "", "leave a child behind: term (ignores SIGTERM), output (holds the output), setsid (in a session of its own)")
+		slow       = f.Duration("slow", 0, "answer only after so long")
 		say        = f.String("say", "", "write this to stdout")
 		spew       = f.Int("spew", 0, "write so many lines")
 		long       = f.Int("long-line", 0, "write a line so long")
@@ -119,6 +120,7 @@ func beService(args []string) {
 	}
 	if *listen {
 		go http.ListenAndServe(net.JoinHostPort(os.Getenv("HOST"), os.Getenv("PORT")), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			<-time.After(*slow)
 			if r.URL.Path == "/readyz" && time.Since(begin) < *readyAfter {
 				http.Error(w, "not yet", http.StatusServiceUnavailable)
 			}

@@ -41,10 +41,10 @@ var outliving = map[string]func() []topology.Service{
 	"rolled+": func() []topology.Service { return []topology.Service{rolled("-ready-after", "1s")} },
 	"watched": func() []topology.Service {
 		probe := &topology.Probe{
-			HTTPGet: &topology.HTTPGet{Address: "{address}", Path: "/readyz"}, Period: 20 * time.Millisecond, Timeout: 500 * time.Millisecond,
+			HTTPGet: &topology.HTTPGet{Address: "{address}", Path: "/readyz"}, Period: 20 * time.Millisecond, Timeout: time.Second,
 			FailureThreshold: 1, SuccessThreshold: 1,
 		}
-		return []topology.Service{with(program("watched", "-listen"), served, func(s *topology.Service) {
+		return []topology.Service{with(program("watched", "-listen", "-slow", "100ms"), served, func(s *topology.Service) {
 			s.Replicas, s.Probes.Startup, s.Probes.Liveness = 4, s.Probes.Readiness, probe
 		})}
 	},
@@ -409,9 +409,9 @@ func TestStoppedMainstayKillsNobody(t *testing.T) {
 	for _, pid := range before {
 		t.Cleanup(func() { syscall.Kill(-pid, syscall.SIGKILL) })
 	}
-	for range 3 {
+	for _, stopped := range []time.Duration{1050 * time.Millisecond, 1500 * time.Millisecond} { // little longer than the timeout, and much
 		syscall.Kill(n.Process.Pid, syscall.SIGSTOP)
-		pause(t, 1500*time.Millisecond)
+		pause(t, stopped)
 		syscall.Kill(n.Process.Pid, syscall.SIGCONT)
 		pause(t, 300*time.Millisecond)
 	}

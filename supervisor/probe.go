@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -138,13 +139,34 @@ func await(ctx context.Context, next time.Time, notice <-chan struct{}) (nudged,
 }
 
 func (p prober) try(ctx context.Context, healthy bool) error {
-	ctx, cancel := context.WithTimeout(ctx, p.timeout())
-	defer cancel()
+	ctx, stop := bounded(ctx, p.timeout())
+	defer stop()
 	err := p.ask(ctx)
 	if err == nil && !healthy && p.verify != nil {
 		err = p.verify()
 	}
 	return err
+}
+
+// bounded returns a context that has exceeded its deadline after d of Mainstay's own time: d is counted in steps, so that a while in which
+// Mainstay was stopped costs whoever is to answer no more than one of them.
+func bounded(ctx context.Context, d time.Duration) (context.Context, func()) {
+	const steps = 8
+	ctx, cancel := context.WithCancelCause(ctx)
+	left := steps
+	var step *time.Timer
+	step = time.AfterFunc(math.MaxInt64, func() {
+		if left--; left == 0 {
+			cancel(context.DeadlineExceeded)
+		} else if ctx.Err() == nil {
+			step.Reset(d / steps)
+		}
+	})
+	step.Reset(d - d/steps*(steps-1))
+	return ctx, func() {
+		cancel(nil)
+		step.Stop()
+	}
 }
 
 func (p prober) timeout() time.Duration { return orDefault(p.spec.Timeout, time.Second) }
@@ -158,7 +180,7 @@ func (p prober) period() time.Duration {
 }
 
 // lateness is how much longer than its timeout a try may take. After more than that it was Mainstay which did not run meanwhile, and
-// cannot say that nobody answered.
+// the other side may have given it up.
 const lateness = 250 * time.Millisecond
 
 // excused reports whether the failure v is not to count: the process has asked for more time, or Mainstay was stopped during the try.
