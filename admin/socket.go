@@ -125,9 +125,10 @@ func checkVacant(path string) error {
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		return nil
 	}
-	if err == nil {
-		conn.Close()
+	if err != nil {
+		return err
 	}
+	conn.Close()
 	return fmt.Errorf("%s is in use: another Mainstay answers on it", path)
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -116,6 +117,18 @@ func TestStartWithDamagedNote(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestStartWithANoteThatIsNoFile(t *testing.T) {
+	afterCrash(t, web2, func(t *testing.T, p *plant) { p.override("web", replicas(4)) }, func(t *testing.T, p *plant) {
+		path := filepath.Join(p.stateDir, "running.json")
+		if err := errors.Join(os.Remove(path), syscall.Mkfifo(path, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		p.mustRun() // and does not wait for somebody to write there
+		p.wantRunning("1 web×2", nil)
+		p.log.want(t, "set_aside_as="+path+".unreadable")
+	})
 }
 
 func TestStartAfterTheMachineEnded(t *testing.T) {

@@ -114,7 +114,9 @@ func openRuns(stateDir string, log *slog.Logger) (*runs, map[string][]*run) {
 	r := &runs{dir: filepath.Join(stateDir, "run"), boot: bootID(), log: log}
 	if b, err := readNote(r.numberFile()); err == nil {
 		r.last, _ = strconv.Atoi(strings.TrimSpace(string(b))) // the directories that there are count too
-		r.last = min(max(0, r.last), maxNumber)
+		if r.last < 0 || r.last > maxNumber {
+			r.last = 0
+		}
 	}
 	entries, err := os.ReadDir(r.dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -161,7 +163,7 @@ func parseRunName(name string) (service string, replica, number int, ok bool) {
 	service = strings.Join(fields[:len(fields)-2], ".")
 	replica, err1 := strconv.Atoi(fields[len(fields)-2])
 	number, err2 := strconv.Atoi(fields[len(fields)-1])
-	return service, replica, number, service != "" && err1 == nil && err2 == nil && replica > 0 && number > 0 && number < maxNumber
+	return service, replica, number, service != "" && err1 == nil && err2 == nil && replica > 0 && number > 0 && number <= maxNumber
 }
 
 // readRun reads one record. Of one that is torn or of a Mainstay of the future only the name counts: its process is not wanted, as

@@ -572,6 +572,39 @@ func TestRunIsRemovedWithoutDescriptors(t *testing.T) {
 	}
 }
 
+// Whatever somebody leaves of the directory, and whatever number it names, the next process is on record.
+func TestRunsAreMadeAnew(t *testing.T) {
+	for name, spoil := range map[string]func(dir string) error{
+		"removed": os.RemoveAll,
+		"largest number": func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, "number"), []byte("9223372036854775807"), 0o600)
+		},
+		"largest name": func(dir string) error { return os.Mkdir(filepath.Join(dir, "web.1.9223372036854775807"), 0o700) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			log := slog.New(slog.DiscardHandler)
+			runs, _ := openRuns(dir, log)
+			runs.open(record{Service: "web", Replica: 1}).remove()
+			if err := spoil(runs.dir); err != nil {
+				t.Fatal(err)
+			}
+			if name != "removed" {
+				runs, _ = openRuns(dir, log)
+			}
+			for range numbers + 1 {
+				r := runs.open(record{Service: "web", Replica: 1})
+				if r == nil {
+					t.Fatal("it is not on record")
+				}
+				if _, _, number, ok := parseRunName(filepath.Base(r.dir)); !ok || number < 0 {
+					t.Fatalf("the next Mainstay would not know %s", r.dir)
+				}
+			}
+		})
+	}
+}
+
 func TestRecordHoldsNoSecret(t *testing.T) {
 	secret := topology.Secret("hush-hush")
 	spec := with(web("v1", 1), func(s *topology.Service) {
