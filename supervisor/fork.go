@@ -43,7 +43,10 @@ func (m *machine) fork(c command, path string, cred *syscall.Credential, group *
 		sys.UseCgroupFD, sys.CgroupFD = true, fd
 	}
 	if c.socket != nil {
-		// Fd makes it block, as programs expect of a socket that they are given.
+		// It blocks, as programs expect of a socket that they are given; one that had it before may have changed that for all.
+		if err := unix.SetNonblock(int(c.socket.Fd()), false); err != nil {
+			return 0, -1, fmt.Errorf("make the socket block: %w", err)
+		}
 		files = append(files, c.socket.Fd())
 	}
 	attr := &syscall.ProcAttr{Dir: c.directory, Env: c.env, Files: files, Sys: sys}

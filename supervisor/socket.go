@@ -3,6 +3,8 @@ package supervisor
 import (
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"mainstay/topology"
 )
 
@@ -16,7 +18,13 @@ type socket struct {
 
 // fits reports whether spec's instances can listen on s, which may be nil.
 func (s *socket) fits(spec topology.Service) bool {
-	return s != nil && spec.Listen == topology.ListenFD && (spec.Port == topology.PortAuto || int(spec.Port) == s.port)
+	return s != nil && spec.Listen == topology.ListenFD && (spec.Port == topology.PortAuto || int(spec.Port) == s.port) && s.listens()
+}
+
+// listens reports whether s still takes connections: shutdown(2), which a process that was given it may have called, ends that for all.
+func (s *socket) listens() bool {
+	listens, err := unix.GetsockoptInt(int(s.file.Fd()), unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	return err != nil || listens != 0
 }
 
 // close gives s and its port back. It does nothing if s is nil.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,6 +21,7 @@ func given(spec *topology.Service) { spec.Listen = topology.ListenFD }
 const pythonServer = `
 import os, socket, time
 assert os.environ["LISTEN_FDS"] == "1" and os.environ["LISTEN_PID"] == str(os.getpid()) and os.environ["LISTEN_FDNAMES"] == "web"
+assert os.get_blocking(3)
 l = socket.socket(fileno=3)
 assert l.getsockname() == ("127.0.0.1", int(os.environ["PORT"]))
 while True:
@@ -76,6 +78,37 @@ func TestConnectionsWaitInTheSocket(t *testing.T) {
 			if _, err := net.Dial("tcp", first.Address); err == nil {
 				t.Error("the socket is still open")
 			}
+		})
+	}
+}
+
+// What a process does to the socket, which all that it is given to share, does not concern the next one.
+func TestSocketThatAProcessHasSpoilt(t *testing.T) {
+	const python = "/usr/bin/python3"
+	if _, err := exec.LookPath(python); err != nil {
+		missing(t, err.Error())
+	}
+	for name, spoil := range map[string]string{
+		"shut down":    "shutdown(socket.SHUT_RDWR)",
+		"non-blocking": "setblocking(False)",
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFleet(t)
+			once := filepath.Join(t.TempDir(), "once")
+			script := fmt.Sprintf("import os, socket, sys\nif not os.path.exists(%[1]q):\n open(%[1]q, 'w').close()\n socket.socket(fileno=3).%[2]s\n sys.exit(1)\n%[3]s", once, spoil, pythonServer)
+			f.apply(with(program("web"), given, func(s *topology.Service) {
+				s.Command = []topology.Text{topology.Plain(python), topology.Plain("-c"), topology.Plain(script)}
+				s.Port = topology.PortAuto
+				s.Restart.Backoff.Initial = 50 * time.Millisecond
+			}))
+			f.eventually("the next one takes connections", func() bool {
+				i := f.only("web")
+				if i.State != StateReady || i.Restarts == 0 {
+					return false
+				}
+				said, err := greeting(i.Address)
+				return err == nil && said == fmt.Sprint(i.PID)
+			})
 		})
 	}
 }
