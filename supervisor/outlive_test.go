@@ -404,6 +404,7 @@ func TestTornRecords(t *testing.T) {
 }
 
 func TestStoppedMainstayKillsNobody(t *testing.T) {
+	t.Parallel()
 	n := startNeighbour(t, "watched", t.TempDir())
 	before := n.processes()
 	for _, pid := range before {
@@ -424,6 +425,7 @@ func TestStoppedMainstayKillsNobody(t *testing.T) {
 }
 
 func TestStoppedMainstayGivesNoUpdateUp(t *testing.T) {
+	t.Parallel()
 	n := startNeighbour(t, "rolled", t.TempDir())
 	t.Cleanup(func() {
 		for _, pid := range n.processes() {

@@ -441,7 +441,7 @@ func TestAnyEdits(t *testing.T) {
 		"wrong": {rate: 5, errors: 0.5}, "absent": {refuse: errNoProgram},
 	}
 	names := slices.Sorted(maps.Keys(programs))
-	runs := 60
+	runs := 30
 	if os.Getenv("MAINSTAY_SOAK") != "" {
 		runs = 1500
 	}

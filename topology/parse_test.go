@@ -87,6 +87,7 @@ func TestPlaceholderBesideSecret(t *testing.T) {
 }
 
 func TestReadPipe(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "pipe")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
 		t.Fatal(err)
