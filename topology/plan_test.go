@@ -97,7 +97,6 @@ func TestPlanFromAndToNothing(t *testing.T) {
 
 // TestPlanSeesEveryField changes every field of the resolved types in turn: no difference must go unseen.
 func TestPlanSeesEveryField(t *testing.T) {
-	t.Parallel()
 	tree := wholeTree(t)
 	have, problems := resolveTree(tree)
 	if problems.Failed() {
