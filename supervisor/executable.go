@@ -3,6 +3,7 @@ package supervisor
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,4 +42,13 @@ func inDirectory(directory, path string) string {
 		return path
 	}
 	return filepath.Join(directory, path)
+}
+
+// explainMissing says of a program at path that could not be started for want of a file that it is not the program that is missing,
+// if that is so (execve(2), ENOENT).
+func explainMissing(err error, path string) error {
+	if _, there := os.Stat(path); !errors.Is(err, fs.ErrNotExist) || there != nil {
+		return err
+	}
+	return fmt.Errorf("%w: it is there, but what it needs to run is not (a script's #! line or a binary's loader names it)", err)
 }

@@ -147,7 +147,7 @@ func (m *machine) launch(c command) (*tree, error) {
 	}
 	if err = m.spawn(p, c, path, cred); err != nil {
 		p.removeCgroup()
-		return nil, err
+		return nil, explainMissing(err, path)
 	}
 	return p, nil
 }

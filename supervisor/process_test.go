@@ -94,6 +94,7 @@ func TestSpawnErrorsSayWhy(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir+"/plain", "x", 0o644)
 	write(t, dir+"/garbage", "\x7fnothing", 0o755)
+	write(t, dir+"/script", "#!/no/such/shell -e\n", 0o755)
 	tests := []struct {
 		name   string
 		change func(*topology.Service)
@@ -103,6 +104,7 @@ func TestSpawnErrorsSayWhy(t *testing.T) {
 		{"not in PATH", func(s *topology.Service) { s.Command[0] = topology.Plain("no-such-program") }, "exec no-such-program: not found in PATH"},
 		{"not executable", func(s *topology.Service) { s.Command[0] = topology.Plain(dir + "/plain") }, "permission denied"},
 		{"no program", func(s *topology.Service) { s.Command[0] = topology.Plain(dir + "/garbage") }, "exec format error"},
+		{"no interpreter", func(s *topology.Service) { s.Command[0] = topology.Plain(dir + "/script") }, "it is there, but what it needs to run is not (a script's #! line"},
 		{"directory", func(s *topology.Service) { s.Directory = dir + "/gone" }, "change directory: stat " + dir + "/gone: no such file"},
 		{"user", func(s *topology.Service) { s.User = "nobody-by-that-name" }, "unknown user nobody-by-that-name"},
 		{"group", func(s *topology.Service) { s.Group = "nobody-by-that-name" }, "unknown group nobody-by-that-name"},
