@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -249,6 +250,34 @@ func TestFollowOfAllSeesServicesThatCome(t *testing.T) {
 	api.close()
 	if err := <-done; err != nil {
 		t.Errorf("after the last: %v", err)
+	}
+}
+
+// What waits for the disk while it is busy is written at once, and in files of the size that was asked for.
+func TestBurstStaysWithinTheBounds(t *testing.T) {
+	dir := t.TempDir()
+	a, _ := newTestArchive(t)
+	j := a.openTest("web", dir, topology.Output{MaxSize: 1000, MaxFiles: 1000})
+	defer j.close()
+	o := j.output(1)
+	o.turn <- struct{}{} // the disk is busy
+	for n := range 500 {
+		o.add("stdout", fmt.Appendf(nil, "%d", n), false)
+	}
+	o.add("stdout", bytes.Repeat([]byte("x"), 3000), false) // is written whole
+	<-o.turn
+	j.writers.Wait()
+	files, err := filepath.Glob(filepath.Join(dir, "logs", "web", "1.log*"))
+	if err != nil || len(files) < 20 {
+		t.Errorf("%d files, %v", len(files), err)
+	}
+	for _, f := range files {
+		if info, err := os.Stat(f); err != nil || info.Size() > 1000 && info.Size() < 3000 {
+			t.Errorf("%v, %v", info, err)
+		}
+	}
+	if lines := texts(t, a, LogQuery{Tail: -1}); len(lines) != 501 || lines[499] != "web/1 499" {
+		t.Errorf("%d lines are kept", len(lines))
 	}
 }
 

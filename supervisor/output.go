@@ -136,7 +136,7 @@ func (o *output) write() {
 	for {
 		o.turn <- struct{}{}
 		batch, lines := o.take(spare)
-		rotated := lines > 0 && o.writeBatch(batch, lines)
+		rotated := lines > 0 && o.writeBatch(batch)
 		<-o.turn
 		if lines == 0 {
 			return
@@ -166,22 +166,40 @@ func (o *output) take(spare []byte) (batch []byte, lines int) {
 	return batch, lines
 }
 
-// writeBatch reports whether a full file was put aside for it.
-func (o *output) writeBatch(batch []byte, lines int) (rotated bool) {
+// writeBatch reports whether a full file was put aside for it. A file takes no more of a batch than its bound.
+func (o *output) writeBatch(batch []byte) (rotated bool) {
 	err := o.open()
 	if err == nil {
 		before := o.file.Rotations()
-		_, err = o.file.Write(batch)
+		size, _ := o.journal.limits()
+		for len(batch) > 0 && err == nil {
+			part := wholeLines(batch, size)
+			if _, err = o.file.Write(part); err == nil {
+				batch = batch[len(part):]
+			}
+		}
 		rotated = o.file.Rotations() != before
 	}
 	if err != nil {
-		o.dropped.Add(float64(lines))
+		o.dropped.Add(float64(bytes.Count(batch, []byte{'\n'})))
 		if !o.lost { // once for each time that it begins
 			o.log.Warn("output lost", "instance", o.instance, "err", err)
 		}
 	}
 	o.lost = err != nil
 	return rotated
+}
+
+// wholeLines returns as many of the lines that lines begins with as have room in size bytes, but one at least.
+func wholeLines(lines []byte, size int64) []byte {
+	if int64(len(lines)) <= size {
+		return lines
+	}
+	end := bytes.LastIndexByte(lines[:size], '\n')
+	if end < 0 {
+		end = bytes.IndexByte(lines, '\n')
+	}
+	return lines[:end+1]
 }
 
 // open makes file one that can be written to, within the bounds that hold now.
