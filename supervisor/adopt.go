@@ -20,7 +20,7 @@ func (m *machine) adopt(run string, line func(stream string, text []byte, partia
 		return nil, m.err
 	}
 	id, err := readIdentity(run)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errGone) {
 		return nil, errGone // it was never started
 	}
 	if err != nil {

@@ -75,6 +75,24 @@ func TestThreadIsNotAdopted(t *testing.T) {
 	}
 }
 
+// A process is only started with its record there: where that is empty, or there can be none, nobody is left behind.
+func TestNobodyIsStartedOffTheRecord(t *testing.T) {
+	m := newTestMachine(t, func(*machine) {})
+	run := t.TempDir()
+	write(t, identityPath(run), "", 0o600)
+	if _, err := m.adopt(run, nil); !errors.Is(err, errGone) {
+		t.Errorf("an empty record: %v", err)
+	}
+	if err := errors.Join(os.Remove(identityPath(run)), os.Mkdir(identityPath(run), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	p, _ := started(t, m, "exec sleep 300", in(run))
+	defer swept(p, 0)
+	if _, err := os.Stat(fifoPath(run, streamNames[0])); err == nil || p.run != "" {
+		t.Error("a process that is on no record is to outlive Mainstay")
+	}
+}
+
 // A file in the place of a FIFO is not read as what the process has written.
 func TestOutputOfAnAdoptedProcessIsAFIFO(t *testing.T) {
 	m := newTestMachine(t, func(*machine) {})

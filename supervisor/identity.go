@@ -91,6 +91,9 @@ func readIdentity(run string) (identity, error) {
 		return identity{}, err
 	}
 	var id identity
+	if len(b) == 0 { // killed before it was written, which is before the process is started
+		return identity{}, fmt.Errorf("read %s: %w", identityPath(run), errGone)
+	}
 	err = json.NewDecoder(bytes.NewReader(b)).Decode(&id) // what follows is of a longer one, written before
 	switch {
 	case err != nil:

@@ -183,6 +183,11 @@ func (m *machine) abandonCgroups(err error) {
 
 // spawn starts c as p.
 func (m *machine) spawn(p *tree, c command, path string, cred *syscall.Credential) error {
+	written := m.keep(p, c.run)
+	if written.file == nil { // it ends with Mainstay, as nobody would find it
+		c.run, p.run = "", ""
+	}
+	defer written.file.Close()
 	ends, err := m.outputs(p, c, cred)
 	if err != nil {
 		return err
@@ -192,8 +197,6 @@ func (m *machine) spawn(p *tree, c command, path string, cred *syscall.Credentia
 			unix.Close(fd)
 		}
 	}()
-	written := m.keep(p, c.run)
-	defer written.file.Close()
 	c.env = append(slices.DeleteFunc(slices.Clone(c.env), func(kv string) bool { return strings.HasPrefix(kv, markVariable+"=") }), markVariable+"="+p.Mark)
 	p.PID, p.pidfd, err = m.fork(c, path, cred, p.cgroup, []uintptr{m.null.Fd(), uintptr(ends[0]), uintptr(ends[1])})
 	if p.cgroup != nil && len(limitFiles(c.limits)) == 0 && slices.ContainsFunc(groupErrors, func(e error) bool { return errors.Is(err, e) }) {
@@ -226,7 +229,7 @@ func (m *machine) spawn(p *tree, c command, path string, cred *syscall.Credentia
 var groupErrors = []error{unix.ENOSYS, unix.EPERM, unix.EOPNOTSUPP, unix.EBUSY}
 
 // keep notes in run what is known of p before it is started, so that a Mainstay that ends in between leaves nothing that cannot be
-// found. A process that cannot be noted runs all the same.
+// found. The note has no file if there can be none.
 func (m *machine) keep(p *tree, run string) note {
 	if run == "" {
 		return note{}
@@ -236,7 +239,9 @@ func (m *machine) keep(p *tree, run string) note {
 		err = n.write(p.identity)
 	}
 	if err != nil {
-		m.log.Warn("process not on record", "run", run, "err", err)
+		m.log.Warn("process not on record, it will not outlive Mainstay", "run", run, "err", err)
+		n.file.Close()
+		return note{}
 	}
 	return n
 }

@@ -236,7 +236,7 @@ func (s *service) advance(p *place, may bool, now time.Time) int {
 	case s.proven == nil && p.current.now().state != StateReady: // nothing has worked yet, so nothing is lost
 		p.dismissCurrent()
 		return 0
-	case !may, p.setback != "" && (p.again.IsZero() || now.Before(p.again)):
+	case !may && !p.current.lost(), p.setback != "" && (p.again.IsZero() || now.Before(p.again)):
 		return 0
 	case s.want.Update.Order == topology.StopFirst, s.samePort(p):
 		p.dismissCurrent()

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -261,6 +262,26 @@ func TestSurvivorOfAnOlderRevisionThatEndsIsReplaced(t *testing.T) {
 		s.pass(time.Minute)
 		s.wantRunning("web/1 v2")
 		s.wantState("web", ServiceReady, 1)
+	})
+}
+
+// An update keeps what is old where something is missing, and so must not keep what is missing waiting.
+func TestSurvivorThatEndsDuringAnUpdateIsReplacedAtOnce(t *testing.T) {
+	survive(t, map[string]behaviour{"v1": {}, "v2": {readyAfter: time.Second}}, func(s *simulation) {
+		s.apply(web("v1", 4))
+		s.pass(time.Minute)
+		s.apply(web("v2", 4))
+		s.pass(8 * time.Second)
+		s.crash(nil)
+		s.apply(web("v2", 4))
+		s.kill("web/4 v1")
+		s.pass(5 * time.Second)
+		if !slices.Contains(s.running(), "web/4 v2") {
+			t.Errorf("running: %v", s.running())
+		}
+		s.pass(time.Minute)
+		s.wantRunning("web/1 v2", "web/2 v2", "web/3 v2", "web/4 v2")
+		s.wantState("web", ServiceReady, 4)
 	})
 }
 
