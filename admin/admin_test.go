@@ -528,6 +528,27 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
+// It is upgraded while it has a request.
+func TestUnanswered(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var accepting sync.WaitGroup
+	defer accepting.Wait()
+	defer l.Close()
+	accepting.Go(func() {
+		for conn, err := l.Accept(); err == nil; conn, err = l.Accept() {
+			_, _ = conn.Read(make([]byte, 1))
+			conn.Close()
+		}
+	})
+	if _, err := NewClient(socket).Scale(t.Context(), "web", 3); err == nil || !strings.Contains(err.Error(), "before it answered") {
+		t.Errorf("Scale: %v", err)
+	}
+}
+
 func TestSocketPermissions(t *testing.T) {
 	h := newHouse(t)
 	h.open(t)

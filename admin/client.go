@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"syscall"
 
 	"mainstay/backup"
 	"mainstay/engine"
@@ -169,7 +170,10 @@ func (c *Client) do(ctx context.Context, method, path string, body any) (*http.R
 	}
 	response, err := c.http.Do(request)
 	if wrapped := new(url.Error); errors.As(err, &wrapped) {
-		return nil, wrapped.Err // the URL that it would name is not the user's
+		err = wrapped.Err // the URL that it would name is not the user's
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+		return nil, fmt.Errorf("it ended, or was upgraded, before it answered; 'mainstay status' tells whether it was done: %w", err)
 	}
 	if err != nil {
 		return nil, err
