@@ -1,12 +1,11 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
@@ -182,13 +181,10 @@ type upgradeReport struct {
 	Problem  string      `json:"problem,omitempty"` // with the topology that runs
 }
 
-// explain returns what a program said before it failed.
-func explain(err error) error {
-	var failed *exec.ExitError
-	if errors.As(err, &failed) {
-		if said := strings.TrimSpace(string(failed.Stderr)); said != "" {
-			return fmt.Errorf("%w: %s", err, said)
-		}
+// explain adds to err what a program has complained of before it failed.
+func explain(err error, complained excerpt) error {
+	if text := bytes.TrimSpace(complained.text); len(text) > 0 {
+		return fmt.Errorf("%w: %s", err, text)
 	}
 	return err
 }

@@ -147,17 +147,19 @@ func checkSuccessor(ctx context.Context, path string, t *topology.Topology) (upg
 	command := exec.CommandContext(ctx, path, "upgrade-check", "--state-dir", t.StateDir, "--generation", strconv.Itoa(t.Generation))
 	command.Args[0] = os.Args[0] // as it will be
 	command.WaitDelay = time.Second
-	output, err := command.Output()
+	var said, complained excerpt
+	command.Stdout, command.Stderr = &said, &complained
+	err := command.Run()
 	if ctx.Err() != nil {
 		return upgradeReport{}, fmt.Errorf("it did not say within %s whether it can go on", checkPatience)
 	}
 	var report upgradeReport
 	if err == nil {
-		err = json.Unmarshal(output, &report)
+		err = json.Unmarshal(said.text, &report)
 	}
 	switch {
 	case err != nil:
-		return upgradeReport{}, fmt.Errorf("it did not say whether it can go on: is it a Mainstay? %w", explain(err))
+		return upgradeReport{}, fmt.Errorf("it did not say whether it can go on: is it a Mainstay? %w", explain(err, complained))
 	case report.Protocol != upgradeProtocol:
 		return upgradeReport{}, fmt.Errorf("%s takes over in another way (protocol %d) than %s hands over (%d): stop the one and start the other",
 			report.Build.Version, report.Protocol, build().Version, upgradeProtocol)
@@ -165,6 +167,18 @@ func checkSuccessor(ctx context.Context, path string, t *topology.Topology) (upg
 		return upgradeReport{}, fmt.Errorf("%s cannot run what runs: %s", report.Build.Version, report.Problem)
 	}
 	return report, nil
+}
+
+// An excerpt is as much of what a program says as a report may be long. The program's next word is its last.
+type excerpt struct{ text []byte }
+
+// Write implements io.Writer.
+func (x *excerpt) Write(p []byte) (int, error) {
+	if len(x.text)+len(p) > 64<<10 {
+		return 0, errors.New("it says too much")
+	}
+	x.text = append(x.text, p...)
+	return len(p), nil
 }
 
 // A transfer is an upgrade being carried out; it is the engine's Successor.
