@@ -66,26 +66,26 @@ func newFleet(log *slog.Logger, logs logFlags, source engine.Source, h *handoff)
 
 // hold keeps the fleet up until a signal ends it, and returns when nothing runs any more. The tasks
 // begin when the first topology has been applied, and are given it. Their context is done only after
-// everything has stopped, so that the window shows how far a stop has come; a task's error stops the fleet. lock is the state
-// directory's, if a former program has handed it over.
+// everything has stopped, so that the window shows how far a stop has come; a task's error stops the fleet, but not what
+// a former Mainstay has left running. lock is the state directory's, if a former program has handed it over.
 func (f *fleet) hold(lock *os.File, tasks ...func(ctx context.Context, t *topology.Topology) error) error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
 
-	running, stop := context.WithCancel(context.Background())
+	running, stop := context.WithCancelCause(context.Background())
 	up, down := context.WithCancel(context.Background())
 	var g errgroup.Group
 	g.Go(func() error {
 		defer down()
-		defer stop()
+		defer stop(nil)
 		return f.engine.Run(running, lock)
 	})
 	for _, task := range append(tasks, f.tellManager) {
 		g.Go(func() error {
 			err := f.attend(up, task)
 			if err != nil {
-				stop()
+				stop(engine.ErrUnfit)
 			}
 			return err
 		})
@@ -106,7 +106,7 @@ func (f *fleet) hold(lock *os.File, tasks ...func(ctx context.Context, t *topolo
 					}
 				case running.Err() == nil:
 					g.Go(func() error { f.manager.stopping(up.Done()); return nil })
-					stop()
+					stop(nil)
 				default:
 					f.kill()
 					os.Exit(ExitFailed)

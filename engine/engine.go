@@ -85,6 +85,10 @@ type Judge interface {
 // ErrStopped is what those get who ask for a change when the engine has begun to stop or could not start.
 var ErrStopped = errors.New("mainstay is stopping")
 
+// ErrUnfit is the cause of the end of Run's context if this process cannot go on, whatever is wanted. What it has only taken over from
+// a former Mainstay is then left as it was found.
+var ErrUnfit = errors.New("mainstay cannot go on")
+
 // An Engine makes what its source says so: it hands each new topology to the stages in order and puts the
 // old one back if one refuses.
 type Engine struct {
@@ -159,7 +163,8 @@ func (e *Engine) Run(ctx context.Context, lock *os.File) error {
 
 	close(e.ended)
 	<-e.turn // whatever is under way ends first
-	e.stop(context.WithoutCancel(ctx))
+	keep := e.Topology().OnExit == topology.OnExitKeep || resumed && errors.Is(context.Cause(ctx), ErrUnfit)
+	e.stop(context.WithoutCancel(ctx), keep)
 	return nil
 }
 
@@ -227,12 +232,11 @@ func (e *Engine) apply(ctx context.Context, have, next *topology.Topology) error
 }
 
 // stop lets the requests in flight finish while the processes that answer them still run, then stops
-// everything, what was started last first. Taking away cannot fail, so neither can stop. With on_exit: keep, what can outlive
+// everything, what was started last first. Taking away cannot fail, so neither can stop. If what runs is to be kept, what can outlive
 // Mainstay is left running.
-func (e *Engine) stop(ctx context.Context) {
+func (e *Engine) stop(ctx context.Context, keep bool) {
 	begin := time.Now()
 	v := *e.view.Load()
-	keep := v.topology.OnExit == topology.OnExitKeep
 	quiet := v.topology.Quiet()
 	for _, stage := range e.stages {
 		if err := e.applyStage(ctx, longestGrace(v.topology), stage, quiet); err != nil {
