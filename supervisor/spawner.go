@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -82,8 +83,13 @@ func ownStatus(name string, base int) uint64 {
 // started it in the background): an ignored signal stays ignored in every program started from here, a received one does not.
 func unignore() {
 	ignored := ownStatus("SigIgn:", 16)
-	for sig := syscall.Signal(1); sig < 32; sig++ {
-		if ignored&(1<<(sig-1)) != 0 {
+	for sig := syscall.Signal(1); sig <= 64; sig++ {
+		switch {
+		case ignored&(1<<(sig-1)) == 0:
+		case sig == 32, sig == 33: // the C library's own (nptl(7)), which Go's leaves alone
+			var standard [4]uint64 // struct sigaction of the kernel, with SIG_DFL
+			syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&standard)), 0, 8, 0, 0)
+		default:
 			signal.Notify(make(chan os.Signal, 1), sig)
 		}
 	}
