@@ -37,6 +37,7 @@ type machine struct {
 	census  census
 	readers sync.WaitGroup
 	buffers sync.Pool
+	spare   allowance
 
 	mu      sync.Mutex
 	groups  *cgroups // nil: none
@@ -121,6 +122,11 @@ func (m *machine) launch(c command) (*tree, error) {
 	if m.err != nil {
 		return nil, m.err
 	}
+	started, err := m.spare.claim(m.null.Fd())
+	if err != nil {
+		return nil, err
+	}
+	defer started()
 	path, err := executable(c)
 	if err != nil {
 		return nil, err
