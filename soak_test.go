@@ -69,7 +69,11 @@ func flat(ts *testscript.TestScript, _ bool, args []string) {
 		after, err := strconv.ParseFloat(ts.Getenv(args[1]+"_"+name), 64)
 		ts.Check(err)
 		ts.Logf("%s: %.0f, then %.0f", name, before, after)
-		if after > before+figures[name] {
+		allowed := figures[name]
+		if name == "process_resident_memory_bytes" && underRace {
+			allowed *= 3 // the race detector remembers what was done with each byte
+		}
+		if after > before+allowed {
 			ts.Fatalf("%s has grown from %.0f to %.0f", name, before, after)
 		}
 	}
