@@ -44,6 +44,7 @@ func newRig(t *testing.T, routes ...topology.Route) *rig {
 	r.topology = topology.Topology{
 		StateDir: t.TempDir(),
 		Proxy: topology.Proxy{
+			AccessLog: true,
 			Listeners: map[string]topology.Listener{"http": {Name: "http", Address: "127.0.0.1:0"}},
 			Routes:    routes,
 		},

@@ -10,9 +10,8 @@
 // (balance.go has the rule); an engine carries the bytes.
 //
 // Table, pools, retry policy, fields, answers, metrics and access log know no
-// engine. The one engine there is runs on net/http: engine_nethttp.go, with
-// deliver.go, forward.go, body.go, watch.go, tunnel.go, departure.go, server.go,
-// front.go, client.go, boundary.go and give.go.
+// engine. The one engine there is runs on net/http: nethttp.go and the
+// files whose names begin so.
 //
 // While a service has no instance its requests stand in its pool's line (hold.go)
 // as long as the file allows, then the fallback has its turn.

@@ -98,6 +98,12 @@ var proxy = &typ{
 		}}, defDoc: "`http: {address: 127.0.0.1:8080}` if there are routes", example: "{http: {address: :80}}", doc: "Where requests come in, by name."},
 		{name: "load_balancing", typ: oneOf([]string{"least_connections"}, "round_robin", "random_two", "ip_hash"), def: "least_connections",
 			example: "least_connections", doc: "Which ready instance a request goes to: the one with the fewest in flight for its weight."},
+		{name: "engine", typ: oneOf([]string{"auto", "net_http"}), def: "auto", example: "net_http", class: ClassRebind,
+			reason: "new connections go to the other engine, old ones finish where they are",
+			doc: "What carries requests: event loops for HTTP/1.1 and Go's net/http for what these decline (`auto`), or net/http for everything (`net_http`)."},
+		{name: "access_log", typ: boolean, def: "true", example: "false", reason: "the next request is logged, or not",
+			doc: "Whether each request has a line in `logs/access.log` in the state directory."},
+		{name: "limits", typ: clientLimits, defDoc: "those below", example: "{header_size: 64KiB}", reason: "what clients send from now on is measured with it", doc: "What a client may ask for, so that none holds what the others need."},
 		{name: "trusted_proxies", typ: listOf(cidr), defDoc: "none", example: "[10.0.0.0/8]", reason: "the next request is answered with it",
 			doc: "Networks of peers whose X-Forwarded-* headers are believed."},
 		{name: "routes", typ: &typ{name: "a list of routes", item: &key{
@@ -111,6 +117,27 @@ var proxy = &typ{
 		"timeouts":  {why: "timeouts belong to a route: proxy.routes"},
 		"retries":   {why: "retries belong to a route: proxy.routes"},
 		"headers":   {why: "headers belong to a route: proxy.routes"},
+	},
+}
+
+var clientLimits = &typ{
+	name: "a mapping",
+	keys: []*key{
+		{name: "header_timeout", typ: duration(time.Millisecond), def: "10s", example: "5s", doc: "From the first byte of a request, or the start of its connection, to the end of its header."},
+		{name: "body_timeout", typ: duration(time.Millisecond), def: "1m", example: "30s", doc: "Without a byte of a request's content that is waited for."},
+		{name: "send_timeout", typ: duration(time.Millisecond), def: "1m", example: "30s", doc: "Without the client taking a byte of a response that waits for it."},
+		{name: "idle_timeout", typ: duration(time.Millisecond), def: "75s", example: "5m", doc: "Between two requests on a connection."},
+		{name: "minimum_rate", typ: size, def: "256B", example: "1KiB",
+			doc: "What a client must send of a request's content, or take of a response, in a second on the average, once it has been waited for 20s. WebSockets have no such limit."},
+		{name: "header_size", typ: sizeIn(1<<10, 1<<20), def: "32KiB", example: "64KiB", doc: "Bytes of a request's line and fields, 1KiB to 1MiB; more is answered with 431, or 414 if the line alone has as many."},
+		{name: "header_fields", typ: integer(1, 10000), def: "100", example: "200", doc: "Fields of a request; more is answered with 431."},
+		{name: "connections_per_client", typ: integer(0, 1000000), def: "0", example: "1000",
+			doc: "Connections that one address may have open; further ones are closed at once. 0 is no limit, which trusted proxies never have."},
+	},
+	foreign: map[string]foreign{
+		"client_header_timeout": {key: "header_timeout"}, "client_body_timeout": {key: "body_timeout"}, "read_header_timeout": {key: "header_timeout"},
+		"keepalive_timeout": {key: "idle_timeout"}, "keep_alive": {key: "idle_timeout"}, "write_timeout": {key: "send_timeout"},
+		"max_header_bytes": {key: "header_size"}, "max_headers": {key: "header_fields"}, "limit_conn": {key: "connections_per_client"}, "min_rate": {key: "minimum_rate"},
 	},
 }
 

@@ -164,6 +164,17 @@ var size = &typ{
 	parse:  func(s scalar) (any, error) { return parseSize(s.String()) },
 }
 
+// sizeIn is a number of bytes from lowest to highest.
+func sizeIn(lowest, highest int64) *typ {
+	return &typ{name: size.name, yaml: size.yaml, schema: size.schema, parse: func(s scalar) (any, error) {
+		n, err := parseSize(s.String())
+		if err == nil && (n.(int64) < lowest || n.(int64) > highest) {
+			return nil, faultf("%s is not from %s to %s", s, shortSize(lowest), shortSize(highest))
+		}
+		return n, err
+	}}
+}
+
 var sizeUnits = map[string]int64{
 	"B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12,
 	"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,

@@ -275,6 +275,9 @@ func (rs *resolver) probeWith(v *value, p Probe) *Probe {
 func (rs *resolver) proxy() Proxy {
 	v := rs.root.at("proxy")
 	p := Proxy{
+		Engine:         ProxyEngine(get[string](v, "engine")),
+		AccessLog:      get[bool](v, "access_log"),
+		Limits:         clientLimitsOf(v.at("limits")),
 		Listeners:      byName(v.at("listeners"), rs.listener),
 		TrustedProxies: items[string](v.at("trusted_proxies")),
 	}
@@ -285,6 +288,19 @@ func (rs *resolver) proxy() Proxy {
 		p.Listeners = map[string]Listener{"http": {Name: "http", Address: defaultListener}}
 	}
 	return p
+}
+
+func clientLimitsOf(v *value) ClientLimits {
+	return ClientLimits{
+		HeaderTimeout:        get[time.Duration](v, "header_timeout"),
+		BodyTimeout:          get[time.Duration](v, "body_timeout"),
+		SendTimeout:          get[time.Duration](v, "send_timeout"),
+		IdleTimeout:          get[time.Duration](v, "idle_timeout"),
+		MinimumRate:          get[int64](v, "minimum_rate"),
+		HeaderSize:           int(get[int64](v, "header_size")),
+		HeaderFields:         get[int](v, "header_fields"),
+		ConnectionsPerClient: get[int](v, "connections_per_client"),
+	}
 }
 
 // defaultListener is where a proxy with routes listens if the file does not say.

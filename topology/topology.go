@@ -344,10 +344,38 @@ const (
 
 // A Proxy is where requests come in and where they go.
 type Proxy struct {
+	Engine         ProxyEngine
+	AccessLog      bool // a line for each request in logs/access.log in the state directory
+	Limits         ClientLimits
 	Listeners      map[string]Listener // by name
 	TrustedProxies []string            // CIDR prefixes whose X-Forwarded-* are believed
 	Routes         []Route             // first match wins
 }
+
+// A ProxyEngine says what carries requests.
+type ProxyEngine string
+
+const (
+	EngineAuto    ProxyEngine = "auto"     // event loops where there are any, net/http for what these decline
+	EngineNetHTTP ProxyEngine = "net_http" // net/http for everything
+)
+
+// ClientLimits are what a client of the proxy may ask for. Zero is no limit.
+type ClientLimits struct {
+	HeaderTimeout time.Duration // from a request's first byte, or the connection's start, to its header's end
+	BodyTimeout   time.Duration // without a byte of a request's content that is waited for
+	SendTimeout   time.Duration // without a byte of a response being taken
+	IdleTimeout   time.Duration // between two requests
+	// MinimumRate is the bytes per second that a client must send of a request's content, or take of a response, on the
+	// average of the time that it is waited for, once that is more than RateGrace.
+	MinimumRate          int64
+	HeaderSize           int // bytes of a request's line and fields
+	HeaderFields         int
+	ConnectionsPerClient int // open at once from one address; trusted proxies have no limit
+}
+
+// RateGrace is how long a client may be slower than ClientLimits.MinimumRate.
+const RateGrace = 20 * time.Second
 
 // A Listener accepts HTTP on one address.
 type Listener struct {

@@ -43,6 +43,9 @@ func treeOf(t *Topology) tree {
 	out["backups"] = treesOf(t.Backups, backupTree)
 
 	proxy := tree{}
+	proxy.put("engine", string(t.Proxy.Engine))
+	proxy.put("access_log", strconv.FormatBool(t.Proxy.AccessLog))
+	proxy["limits"] = clientLimitsTree(t.Proxy.Limits)
 	proxy["listeners"] = treesOf(t.Proxy.Listeners, listenerTree)
 	proxy.put("trusted_proxies", strings.Join(t.Proxy.TrustedProxies, ", "))
 	routes := tree{}
@@ -170,6 +173,15 @@ func probeTree(p *Probe) tree {
 		out["notify"] = "true"
 	}
 	return out
+}
+
+func clientLimitsTree(l ClientLimits) tree {
+	return tree{
+		"header_timeout": shortDuration(l.HeaderTimeout), "body_timeout": shortDuration(l.BodyTimeout),
+		"send_timeout": shortDuration(l.SendTimeout), "idle_timeout": shortDuration(l.IdleTimeout),
+		"minimum_rate": shortSize(l.MinimumRate), "header_size": shortSize(int64(l.HeaderSize)),
+		"header_fields": strconv.Itoa(l.HeaderFields), "connections_per_client": strconv.Itoa(l.ConnectionsPerClient),
+	}
 }
 
 func listenerTree(l Listener) tree {
