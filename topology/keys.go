@@ -100,7 +100,7 @@ var proxy = &typ{
 			example: "least_connections", doc: "Which ready instance a request goes to: the one with the fewest in flight for its weight."},
 		{name: "engine", typ: oneOf([]string{"auto", "net_http"}), def: "auto", example: "net_http", class: ClassRebind,
 			reason: "new connections go to the other engine, old ones finish where they are",
-			doc: "What carries requests: event loops for HTTP/1.1 and Go's net/http for what these decline (`auto`), or net/http for everything (`net_http`)."},
+			doc:    "What carries requests: event loops for HTTP/1.1 and Go's net/http for what these decline (`auto`), or net/http for everything (`net_http`)."},
 		{name: "access_log", typ: boolean, def: "true", example: "false", reason: "the next request is logged, or not",
 			doc: "Whether each request has a line in `logs/access.log` in the state directory."},
 		{name: "limits", typ: clientLimits, defDoc: "those below", example: "{header_size: 64KiB}", reason: "what clients send from now on is measured with it", doc: "What a client may ask for, so that none holds what the others need."},
