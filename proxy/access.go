@@ -61,9 +61,9 @@ type accessLog struct {
 	queue  chan record // closed with mu held
 }
 
-// openAccessLog opens the log in the state directory and starts its writer.
-func openAccessLog(log *slog.Logger, stateDir string, dropped func(int)) (*accessLog, error) {
-	file, err := logfile.Open(filepath.Join(stateDir, "logs", "access.log"), accessLogSize, accessLogKeep)
+// openAccessLog opens the log in the directory and starts its writer.
+func openAccessLog(log *slog.Logger, dir string, dropped func(int)) (*accessLog, error) {
+	file, err := logfile.Open(filepath.Join(dir, "access.log"), accessLogSize, accessLogKeep)
 	if err != nil {
 		return nil, err
 	}

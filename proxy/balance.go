@@ -137,7 +137,7 @@ func roundRobin(list []*upstream, eligible func(*upstream) bool) *upstream {
 
 // load compares the requests in flight for their weight of u and other: negative if u has fewer.
 func (u *upstream) load(other *upstream) int {
-	return len(u.leases)*other.weight - len(other.leases)*u.weight
+	return u.inFlight*other.weight - other.inFlight*u.weight
 }
 
 // ejected reports whether the instance must not be picked now.

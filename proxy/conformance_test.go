@@ -44,8 +44,8 @@ func TestConformance(t *testing.T) {
 		},
 		Identify: func(p *Proxy) any {
 			things := map[string]string{"table": fmt.Sprintf("%p", p.table.Load())}
-			for address, s := range p.servers {
-				things[fmt.Sprint(address)] = fmt.Sprintf("%p", s)
+			for address, s := range p.serving {
+				things[fmt.Sprint(address)] = fmt.Sprintf("%p", s.server)
 			}
 			for service, pool := range p.pools {
 				things[service] = fmt.Sprintf("%p", pool)

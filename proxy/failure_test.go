@@ -400,7 +400,7 @@ func TestEarlyAnswer(t *testing.T) {
 // TestBugEndsOneRequest has the engine panic: the request is aborted, everything it held is given back.
 func TestBugEndsOneRequest(t *testing.T) {
 	r := newRig(t)
-	r.pool("web").connect = func(string) conns { return noConns{} } // not what the engine put there
+	r.pool("web").connect = noConns // not what the engine put there
 	r.Admit(topology.Instance{Service: "web", ID: "web/1", Address: "127.0.0.1:1"})
 	if res, err := r.client.Get(r.url("/")); err == nil {
 		res.Body.Close()

@@ -306,7 +306,7 @@ func TestForwardHeader(t *testing.T) {
 		"X-Forwarded-For": {"127.0.0.1"}, "X-Forwarded-Host": {"A.example:81"}, "X-Forwarded-Proto": {"http"},
 		"X-Forwarded-Port": {strings.TrimPrefix(r.address(), "127.0.0.1:")}, "X-Real-Ip": {"127.0.0.1"},
 		"Forwarded":    {`for=127.0.0.1;proto=http;host="A.example:81"`},
-		"X-Request-Id": {id}, "Via": {"1.0 other, 1.1 " + r.engine.name},
+		"X-Request-Id": {id}, "Via": {"1.0 other, 1.1 " + r.policies.name},
 	}
 	if d := cmp.Diff(want, got); d != "" || host != "A.example:81" || id == "mine" || !isRequestID(id) {
 		t.Errorf("request: %s, host %s, id %s", d, host, id)

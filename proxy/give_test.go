@@ -357,7 +357,7 @@ func TestGiveCuts(t *testing.T) {
 		defer close(given)
 		r.pass(ctx, r.proxies[0], r.proxies[1])
 	}()
-	await(t, "the other accepts", func() bool { return r.proxies[0].serving()[0].paused() })
+	await(t, "the other accepts", func() bool { return paused(r.proxies[0]) })
 	close(proceed)
 	if got := <-slow; got != "slow" {
 		t.Errorf("what was under way: %q", got)
@@ -447,7 +447,7 @@ func TestGiveToNobody(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	go func() { given <- r.proxies[0].Give(ctx, c) }()
-	await(t, "nothing is accepted", func() bool { return r.proxies[0].serving()[0].paused() })
+	await(t, "nothing is accepted", func() bool { return paused(r.proxies[0]) })
 	other.Close()
 	if err := <-given; err == nil || ctx.Err() != nil {
 		t.Errorf("it gave until %v, with %v", ctx.Err(), err)
@@ -459,3 +459,6 @@ func TestGiveToNobody(t *testing.T) {
 	}
 	r.proxies[0].Resume()
 }
+
+// paused reports whether the proxy's only server has stopped accepting to give its connections away.
+func paused(p *Proxy) bool { return p.current()[0].server.(interface{ paused() bool }).paused() }

@@ -30,9 +30,11 @@ type passed struct {
 	Secure   bool   `json:"secure"`   // TLS is to be spoken, of which nothing has been read
 }
 
-// A giver passes connections. Engines call send at the moment a connection is between two requests.
+// A giver passes connections to another server, of this process or another. Servers call send at the moment a connection is
+// between two requests.
 type giver struct {
-	c    *net.UnixConn
+	// pass gives the other side its own descriptor of a connection, and reports whether the connection is the other side's now.
+	pass func(p passed, fd int) (taken bool, err error)
 	stop func() // is called when the other side does not take any more
 
 	mu  sync.Mutex
@@ -56,13 +58,13 @@ func (g *giver) fail(err error) {
 	}
 }
 
-// watch notices when the other side vanishes, of which there would be no sign before the next connection is passed. The function
-// that it returns ends that.
-func (g *giver) watch() func() {
+// watch notices when the other side of c vanishes, of which there would be no sign before the next connection is passed. The
+// function that it returns ends that.
+func (g *giver) watch(c *net.UnixConn) func() {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		n, err := g.c.Read(make([]byte, 1))
+		n, err := c.Read(make([]byte, 1))
 		switch {
 		case n > 0:
 			err = errors.New("who takes connections has nothing to say")
@@ -72,36 +74,36 @@ func (g *giver) watch() func() {
 		g.fail(err)
 	}()
 	return func() {
-		_ = g.c.SetReadDeadline(time.Unix(1, 0))
+		_ = c.SetReadDeadline(time.Unix(1, 0))
 		<-ended
-		_ = g.c.SetReadDeadline(time.Time{})
+		_ = c.SetReadDeadline(time.Time{})
 	}
 }
 
-// send passes the connection and reports whether it is the other side's now. If not, it is still ours and to be served.
-func (g *giver) send(conn syscall.Conn, p passed) bool {
-	body, err := json.Marshal(p)
-	if err != nil {
-		return false
-	}
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return false // it was closed
-	}
+// send passes the connection that fd is and reports whether it is the other side's now. If so, fd is only a copy, which
+// no epoll may know any more; if not, the connection is still ours and to be served. It may block.
+func (g *giver) send(p passed, fd int) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.err != nil {
 		return false
 	}
-	var sent error
-	if err := raw.Control(func(fd uintptr) { sent = handover.Send(g.c, handConnection, body, int(fd)) }); err != nil {
-		return false
-	}
-	if sent != nil {
-		g.err = sent
+	taken, err := g.pass(p, fd)
+	if err != nil {
+		g.err = err
 		g.stop()
 	}
-	return sent == nil
+	return taken
+}
+
+// sendConn is send for a connection of package net.
+func (g *giver) sendConn(p passed, conn syscall.Conn) (taken bool) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return false // it was closed
+	}
+	err = raw.Control(func(fd uintptr) { taken = g.send(p, int(fd)) })
+	return taken && err == nil
 }
 
 // Give stops accepting and passes the clients' connections over c, each at a moment when it is between two requests, to a
@@ -114,14 +116,27 @@ func (g *giver) send(conn syscall.Conn, p passed) bool {
 func (p *Proxy) Give(ctx context.Context, c *net.UnixConn) error {
 	giving, stop := context.WithCancel(ctx)
 	defer stop()
-	g := &giver{c: c, stop: stop}
+	g := &giver{stop: stop, pass: func(p passed, fd int) (bool, error) {
+		body, err := json.Marshal(p)
+		if err == nil {
+			err = handover.Send(c, handConnection, body, fd)
+		}
+		return err == nil, err
+	}}
 	bounded := deadlineWith(ctx, c.SetWriteDeadline)
-	watched := g.watch()
-	var servers sync.WaitGroup
-	for _, s := range p.serving() {
-		servers.Go(func() { s.give(giving, g) })
+	watched := g.watch(c)
+	for again := true; again; {
+		var servers sync.WaitGroup
+		for _, s := range p.current() {
+			servers.Go(func() { s.give(giving, g) })
+		}
+		departures := p.departures()
+		for _, d := range departures {
+			servers.Go(func() { d.give(giving, g) })
+		}
+		servers.Wait()
+		again = len(departures) > 0 && !g.failed() // what these passed on came to a server after it had given all
 	}
-	servers.Wait()
 	watched()
 	bounded()
 	g.mu.Lock()
@@ -169,16 +184,12 @@ func (p *Proxy) take(m handover.Message) error {
 		return errors.Join(fmt.Errorf("message of kind %q with %d files is not understood", m.Kind, len(m.Files)), err)
 	}
 	p.mu.Lock()
-	s := p.servers[what.Listener]
+	s := p.serving[what.Listener]
 	p.mu.Unlock()
-	if s == nil {
+	if s.server == nil {
 		return fmt.Errorf("there is no listener %s", what.Listener)
 	}
-	conn, err := openTCP(m.Files[0])
-	if err != nil {
-		return err
-	}
-	return s.take(conn, what.Secure)
+	return s.take(m.Files[0], what.Secure)
 }
 
 // openTCP returns the connection that f is. f stays open.
@@ -195,15 +206,16 @@ func openTCP(f *os.File) (*net.TCPConn, error) {
 
 // Resume accepts connections again after a Give. So does Apply.
 func (p *Proxy) Resume() {
-	for _, s := range p.serving() {
+	for _, s := range p.current() {
 		s.resume()
 	}
 }
 
-func (p *Proxy) serving() []*server {
+// current returns the servers that accept connections, or would if they had not been given away.
+func (p *Proxy) current() []serving {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.Collect(maps.Values(p.servers))
+	return slices.Collect(maps.Values(p.serving))
 }
 
 // deadlineWith makes a blocking call return when ctx is done. The function that it returns ends that.

@@ -111,6 +111,7 @@ func TestApplyRollsBack(t *testing.T) {
 	next := r.topology
 	next.StateDir = t.TempDir()
 	next.Proxy = topology.Proxy{
+		AccessLog: true,
 		Listeners: map[string]topology.Listener{
 			"a": {Address: free.Addr().String()},
 			"b": {Address: taken.Addr().String()},

@@ -27,15 +27,16 @@ type listener struct {
 
 // listenerSettings are what may change without binding the address anew. They are immutable.
 type listenerSettings struct {
-	spec topology.Listener
-	tls  *tls.Config // nil: plain
+	spec   topology.Listener
+	tls    *tls.Config // nil: plain
+	limits topology.ClientLimits
 	// redirect is the port of https to redirect every request to; empty: none.
 	redirect string
 }
 
 // bind binds the listener's address. Where a listener that is about to leave is in the way (127.0.0.1:80 of :80), the two
 // share the port until it has left.
-func bind(ctx context.Context, set *sockets.Set, spec topology.Listener, leaving []*server) (*listener, error) {
+func bind(ctx context.Context, set *sockets.Set, spec topology.Listener, leaving []*listener) (*listener, error) {
 	l, err := set.Listen("tcp", spec.Address, func() (net.Listener, error) { return open(ctx, spec, leaving) })
 	if err != nil {
 		var op *net.OpError
@@ -47,13 +48,29 @@ func bind(ctx context.Context, set *sockets.Set, spec topology.Listener, leaving
 	return &listener{Listener: l, address: spec.Address}, nil
 }
 
-func open(ctx context.Context, spec topology.Listener, leaving []*server) (net.Listener, error) {
+// share returns a listener of the socket that l has, for another server.
+func (l *listener) share(set *sockets.Set) (*listener, error) {
+	shared, err := set.Listen("tcp", l.address, func() (net.Listener, error) {
+		f, err := l.Listener.(*net.TCPListener).File()
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		return net.FileListener(f)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("share the socket of %s: %w", l.address, err)
+	}
+	return &listener{Listener: shared, address: l.address}, nil
+}
+
+func open(ctx context.Context, spec topology.Listener, leaving []*listener) (net.Listener, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", spec.Address)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		var others []syscall.Conn
-		for _, s := range leaving {
-			if samePort(s.Addr(), spec.Address) {
-				others = append(others, s.Listener.(*net.TCPListener))
+		for _, l := range leaving {
+			if samePort(l.Addr(), spec.Address) {
+				others = append(others, l.Listener.(*net.TCPListener))
 			}
 		}
 		if len(others) > 0 {
@@ -108,8 +125,8 @@ func setSharing(c syscall.RawConn, on int) (err error) {
 func (l *listener) port() string { return strconv.Itoa(l.Addr().(*net.TCPAddr).Port) }
 
 // newSettings returns the settings for spec. Certificates are read only if they are others than previous has.
-func newSettings(spec topology.Listener, previous *listenerSettings) (*listenerSettings, error) {
-	s := &listenerSettings{spec: spec}
+func newSettings(spec topology.Listener, limits topology.ClientLimits, previous *listenerSettings) (*listenerSettings, error) {
+	s := &listenerSettings{spec: spec, limits: limits}
 	switch {
 	case spec.TLS == nil:
 	case previous != nil && reflect.DeepEqual(previous.spec.TLS, spec.TLS):

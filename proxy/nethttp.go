@@ -24,10 +24,7 @@ import (
 // repairs reaches instances repaired: of Content-Length beside Transfer-Encoding the latter counts, a folded line
 // becomes one line.
 type netHTTP struct {
-	metrics metrics
-	table   *atomic.Pointer[table]
-	access  *atomic.Pointer[accessLog]
-	name    string    // of this proxy in Via, unlike any other's
+	*policies
 	buffers sync.Pool // of *[copySize]byte
 }
 
@@ -42,13 +39,18 @@ const (
 	maxResponseHeaderBytes = 64 << 10
 )
 
-func newNetHTTP(m metrics, t *atomic.Pointer[table], a *atomic.Pointer[accessLog]) *netHTTP {
-	return &netHTTP{
-		metrics: m, table: t, access: a,
-		name:    "mainstay-" + strings.ToLower(rand.Text()[:8]),
-		buffers: sync.Pool{New: func() any { return new([copySize]byte) }},
-	}
+func newNetHTTP(p *policies) *netHTTP {
+	return &netHTTP{policies: p, buffers: sync.Pool{New: func() any { return new([copySize]byte) }}}
 }
+
+// start implements engine: there is nothing to start before the first server.
+func (e *netHTTP) start() error { return nil }
+
+// stop implements engine.
+func (e *netHTTP) stop() {}
+
+// listen implements engine.
+func (e *netHTTP) listen(l *listener) server { return newNetHTTPServer(e.log, e, l) }
 
 // connectTimeoutKey is the key of a request's connect timeout in its context.
 type connectTimeoutKey struct{}
@@ -104,13 +106,12 @@ func (c *countedConn) CloseWrite() error { return c.Conn.(*net.TCPConn).CloseWri
 // An exchange is one request and its response.
 type exchange struct {
 	*netHTTP
-	server  *server
+	server  *netHTTPServer
 	w       http.ResponseWriter
 	r       *http.Request
 	control *http.ResponseController
 	ctx     context.Context // ends with a reason as its cause
 	watch   *watch
-	log     *accessLog // that was in use when the request came; nil: none
 	record  record
 
 	target requestTarget
@@ -130,10 +131,10 @@ type exchange struct {
 type requestTarget struct{ path, query, normal, host string }
 
 // serve answers one request. It panics with http.ErrAbortHandler where the client's connection is to be aborted.
-func (e *netHTTP) serve(s *server, w http.ResponseWriter, r *http.Request) {
+func (e *netHTTP) serve(s *netHTTPServer, w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	x := &exchange{netHTTP: e, server: s, w: w, r: r, control: http.NewResponseController(w), ctx: ctx, log: e.access.Load()}
+	x := &exchange{netHTTP: e, server: s, w: w, r: r, control: http.NewResponseController(w), ctx: ctx}
 	x.watch = newWatch(func(why reason) {
 		cancel(why)
 		if x.started.Load() {
@@ -191,8 +192,8 @@ func (x *exchange) close() {
 	}
 	x.record.Duration = time.Since(x.record.Time).Seconds()
 	x.metrics.observe(&x.record)
-	if x.log != nil {
-		x.log.write(x.record)
+	if log := x.access.Load(); log != nil {
+		log.write(x.record)
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 // it can be given to another process: net/http then reads its end, and closes what is only a copy.
 type client struct {
 	net.Conn // *net.TCPConn
-	server   *server
+	server   *netHTTPServer
 	secure   bool // TLS is spoken on it
 
 	mu       sync.Mutex
@@ -27,7 +27,7 @@ type client struct {
 	deadline time.Time // of reads, as net/http wants it
 }
 
-func newClient(s *server, conn net.Conn, secure bool) *client {
+func newClient(s *netHTTPServer, conn net.Conn, secure bool) *client {
 	return &client{Conn: conn, server: s, secure: secure, between: true}
 }
 
@@ -131,7 +131,7 @@ func (c *client) hurryLocked() {
 
 func (c *client) giveLocked(g *giver) bool {
 	conn, ok := c.Conn.(syscall.Conn)
-	c.given = ok && g.send(conn, passed{Listener: c.server.address, Secure: c.secure})
+	c.given = ok && g.sendConn(passed{Listener: c.server.address, Secure: c.secure}, conn)
 	return c.given
 }
 

@@ -89,9 +89,9 @@ func (x *exchange) deliver(p *pool, hold topology.Hold) *defeat {
 	}
 }
 
-// A try is a lease with what ends the attempt.
+// A try is one attempt.
 type try struct {
-	*lease
+	lease
 	number int
 	ctx    context.Context // ends with the request, or earlier with the reason why the attempt was given up
 	giveUp context.CancelCauseFunc
@@ -105,13 +105,17 @@ func (x *exchange) acquire(p *pool, tried []*upstream) *try {
 	t := &try{number: x.record.Attempts + 1}
 	t.ctx, t.giveUp = context.WithCancelCause(x.ctx)
 	x.watch.begin(t.number, t.giveUp)
-	if t.lease = p.acquire(time.Now(), tried, func(r reason) { x.watch.abort(t.number, r) }); t.lease == nil {
+	t.owner = x
+	if !p.acquire(time.Now(), &t.lease, uint64(t.number), tried) {
 		t.giveUp(nil)
 		return nil
 	}
 	x.record.Instance, x.record.Attempts = t.up.ID, t.number
 	return t
 }
+
+// abort implements aborter.
+func (x *exchange) abort(attempt uint64, why reason) { x.watch.abort(int(attempt), why) }
 
 // await waits in the line of the pool.
 func (x *exchange) await() wait {

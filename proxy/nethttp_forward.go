@@ -17,7 +17,7 @@ import (
 // attempt sends the request to the try's instance and the response to the client.
 func (x *exchange) attempt(t *try) *failure {
 	said := verdictNone
-	defer func() { t.release(time.Now(), said) }()
+	defer func() { t.lease.release(time.Now(), said) }()
 	response, f := x.roundTrip(t)
 	if f != nil {
 		said = f.verdict()
@@ -53,7 +53,7 @@ func (x *exchange) mayRetry(f *failure, attempts int) (now, later bool) {
 func (x *exchange) roundTrip(a *try) (*http.Response, *failure) {
 	began := time.Now()
 	t := &tracer{x: x, number: a.number, reached: x.waiter.reached}
-	response, err := a.up.conns.(*http.Transport).RoundTrip(x.outgoing(a.ctx, t, a.up))
+	response, err := a.up.conns[engineNetHTTP].(*http.Transport).RoundTrip(x.outgoing(a.ctx, t, a.up))
 	t.close()
 	x.record.Upstream += time.Since(began).Seconds()
 	if err != nil {

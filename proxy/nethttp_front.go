@@ -15,7 +15,7 @@ type front struct {
 	cancel        context.CancelCauseFunc // ends every request
 }
 
-func newFront(s *server) *front {
+func newFront(s *netHTTPServer) *front {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	return &front{plain: newIntake(s, ctx), secure: newIntake(s, ctx), cancel: cancel}
 }
@@ -56,7 +56,7 @@ type intake struct {
 	once   sync.Once
 }
 
-func newIntake(s *server, ctx context.Context) *intake {
+func newIntake(s *netHTTPServer, ctx context.Context) *intake {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)

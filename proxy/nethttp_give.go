@@ -9,9 +9,8 @@ import (
 // dismissTimeout is how long an idle connection of TLS stays when the others are given away.
 const dismissTimeout = 5 * time.Second
 
-// give passes the clients' connections to g until none is left. When ctx is done it cuts the rest, unless g has
-// failed: then they stay.
-func (s *server) give(ctx context.Context, g *giver) {
+// give implements server.
+func (s *netHTTPServer) give(ctx context.Context, g *giver) {
 	s.pause(g)
 	s.mu.Lock()
 	f := s.front
@@ -44,7 +43,7 @@ func (s *server) give(ctx context.Context, g *giver) {
 
 // dismiss waits while clients that cannot be given away are told with a response to make another connection. Those that
 // ask for nothing meanwhile find theirs closed.
-func (s *server) dismiss(ctx context.Context, left <-chan struct{}) {
+func (s *netHTTPServer) dismiss(ctx context.Context, left <-chan struct{}) {
 	limit := dismissTimeout
 	if end, ok := ctx.Deadline(); ok {
 		limit = min(limit, time.Until(end)/2)
@@ -59,7 +58,7 @@ func (s *server) dismiss(ctx context.Context, left <-chan struct{}) {
 }
 
 // pause stops accepting, leaves the listening socket open and returns when every connection that was accepted is known.
-func (s *server) pause(g *giver) {
+func (s *netHTTPServer) pause(g *giver) {
 	s.giver.Store(g)
 	s.mu.Lock()
 	parked := make(chan struct{})
@@ -72,8 +71,8 @@ func (s *server) pause(g *giver) {
 	}
 }
 
-// resume ends a pause. Clients that were told to go still go; who comes now finds another front.
-func (s *server) resume() {
+// resume implements server: it ends a pause. Clients that were told to go still go; who comes now finds another front.
+func (s *netHTTPServer) resume() {
 	s.mu.Lock()
 	if !s.pausing || s.closing {
 		s.mu.Unlock()
@@ -97,6 +96,6 @@ func (s *server) resume() {
 	s.changed = make(chan struct{})
 }
 
-func (s *server) setAcceptDeadline(t time.Time) error {
+func (s *netHTTPServer) setAcceptDeadline(t time.Time) error {
 	return s.Listener.(interface{ SetDeadline(time.Time) error }).SetDeadline(t)
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -24,12 +25,12 @@ const (
 	maxHeaderBytes    = 28 << 10         // net/http adds 4 KiB
 )
 
-// A server serves the requests of one listener with net/http.
-type server struct {
+// A netHTTPServer serves the requests of one listener with net/http.
+type netHTTPServer struct {
 	*listener
 	log         *slog.Logger
 	engine      *netHTTP
-	connections atomic.Int64
+	connections atomic.Int64 // open ones
 	requests    tracker
 	giver       atomic.Pointer[giver] // to whom connections go that are between two requests; nil: they stay
 	accepted    chan struct{}         // closed when nothing is accepted any more
@@ -46,9 +47,9 @@ type server struct {
 	changed chan struct{} // closed and made anew at the end of a pause
 }
 
-// newServer returns a server of l that does not accept yet.
-func newServer(log *slog.Logger, engine *netHTTP, l *listener) *server {
-	s := &server{
+// newNetHTTPServer returns a server of l that does not accept yet.
+func newNetHTTPServer(log *slog.Logger, engine *netHTTP, l *listener) *netHTTPServer {
+	s := &netHTTPServer{
 		listener: l, log: log, engine: engine, accepted: make(chan struct{}), changed: make(chan struct{}),
 		clients: map[*client]struct{}{}, fresh: map[net.Conn]struct{}{},
 	}
@@ -56,8 +57,8 @@ func newServer(log *slog.Logger, engine *netHTTP, l *listener) *server {
 	return s
 }
 
-// serve accepts connections until stop.
-func (s *server) serve() {
+// serve implements server.
+func (s *netHTTPServer) serve() {
 	defer close(s.accepted)
 	s.current().start()
 	for wait := time.Duration(0); ; {
@@ -68,7 +69,7 @@ func (s *server) serve() {
 		switch {
 		case err == nil:
 			wait = 0
-			if s.take(conn, s.settings.Load().tls != nil) != nil {
+			if s.admit(conn, s.settings.Load().tls != nil) != nil {
 				conn.Close()
 			}
 		case isTimeout(err): // a pause
@@ -82,7 +83,7 @@ func (s *server) serve() {
 }
 
 // proceed waits for so long, and while there is a pause, and returns false when the server stops.
-func (s *server) proceed(wait time.Duration) bool {
+func (s *netHTTPServer) proceed(wait time.Duration) bool {
 	for {
 		s.mu.Lock()
 		closing, pausing, changed := s.closing, s.pausing, s.changed
@@ -110,8 +111,17 @@ func (s *server) proceed(wait time.Duration) bool {
 	}
 }
 
-// take serves a connection; secure says that TLS is to be spoken on it.
-func (s *server) take(conn net.Conn, secure bool) error {
+// take implements server.
+func (s *netHTTPServer) take(f *os.File, secure bool) error {
+	conn, err := openTCP(f)
+	if err != nil {
+		return err
+	}
+	return s.admit(conn, secure)
+}
+
+// admit serves a connection; secure says that TLS is to be spoken on it.
+func (s *netHTTPServer) admit(conn net.Conn, secure bool) error {
 	var config *tls.Config
 	if secure {
 		if config = s.settings.Load().tls; config == nil {
@@ -136,7 +146,7 @@ func (s *server) take(conn net.Conn, secure bool) error {
 }
 
 // forget takes note of a connection that is closed.
-func (s *server) forget(c *client) {
+func (s *netHTTPServer) forget(c *client) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.clients, c)
@@ -147,7 +157,7 @@ func (s *server) forget(c *client) {
 }
 
 // left returns a channel that is closed when there are no clients. None may come.
-func (s *server) left() <-chan struct{} {
+func (s *netHTTPServer) left() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.empty == nil {
@@ -161,18 +171,23 @@ func (s *server) left() <-chan struct{} {
 	return empty
 }
 
-func (s *server) current() *front {
+func (s *netHTTPServer) current() *front {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.front
 }
 
 // paused reports whether connections are not accepted for now.
-func (s *server) paused() bool { return s.giver.Load() != nil }
+func (s *netHTTPServer) paused() bool { return s.giver.Load() != nil }
 
-// stop closes the listener and idle connections and waits for the requests in flight, upgraded ones too. When ctx is
-// done it ends them.
-func (s *server) stop(ctx context.Context) {
+// bound implements server.
+func (s *netHTTPServer) bound() *listener { return s.listener }
+
+// connected implements server.
+func (s *netHTTPServer) connected() int { return int(s.connections.Load()) }
+
+// stop implements server.
+func (s *netHTTPServer) stop(ctx context.Context) {
 	s.mu.Lock()
 	f := s.front
 	s.closing = true
@@ -192,7 +207,7 @@ func (s *server) stop(ctx context.Context) {
 }
 
 // cut ends all connections and what runs on them.
-func (s *server) cut() {
+func (s *netHTTPServer) cut() {
 	s.mu.Lock()
 	for _, f := range append(s.older, s.front) {
 		f.cancel(reasonShutdown)
@@ -205,7 +220,7 @@ func (s *server) cut() {
 	}
 }
 
-func (s *server) connState(conn net.Conn, state http.ConnState) {
+func (s *netHTTPServer) connState(conn net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
 		s.engine.metrics.connections.Inc()
@@ -224,7 +239,7 @@ func (s *server) connState(conn net.Conn, state http.ConnState) {
 }
 
 // closeFresh closes the connections that browsers open in advance. net/http would give them five seconds.
-func (s *server) closeFresh() {
+func (s *netHTTPServer) closeFresh() {
 	s.mu.Lock()
 	fresh := slices.Collect(maps.Keys(s.fresh))
 	s.mu.Unlock()
@@ -234,7 +249,7 @@ func (s *server) closeFresh() {
 }
 
 // ServeHTTP implements http.Handler.
-func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (s *netHTTPServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !s.requests.enter() {
 		panic(http.ErrAbortHandler)
 	}

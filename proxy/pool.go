@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -16,7 +15,7 @@ import (
 // together never see the same counts.
 type pool struct {
 	service string
-	connect func(address string) conns
+	connect func(address string) [engineKinds]conns
 	ejected func(id string) // is called when an instance is ejected
 	queued  atomic.Int64    // how many stand in the line
 	// admissions counts the instances that have come in.
@@ -31,15 +30,13 @@ type pool struct {
 	retrying int // requests that are on a further attempt and count against the budget
 }
 
-// conns are the idle connections that an engine keeps to one instance.
-type conns interface{ CloseIdleConnections() }
-
 // An upstream is one admitted instance. Its fields are guarded by its pool's mu.
 type upstream struct {
-	topology.Instance
-	conns conns // set once
+	topology.Instance                    // ID and Address never change
+	conns             [engineKinds]conns // set once
 
-	leases   map[*lease]struct{}
+	leases   *lease        // the newest; the others follow
+	inFlight int           // how many
 	drained  chan struct{} // nil until draining; closed when the last lease is released
 	requests uint64
 	failures uint64
@@ -47,18 +44,29 @@ type upstream struct {
 	balance
 }
 
-// A lease is one attempt of a request at an instance; the instance counts it until release.
+// A lease is one attempt of a request at an instance; the instance counts it from acquire to release. It is a part of what
+// works on the attempt and can be used again after release.
 type lease struct {
-	pool  *pool
-	up    *upstream
-	began time.Time
-	abort func(reason) // gives up the attempt because the instance is going away; may be called after release
+	owner aborter // never changes
+
+	pool       *pool
+	up         *upstream
+	next, prev *lease // of those that up has
+	attempt    uint64
+	began      time.Time
 	// panicked says that the instance was picked although it was ejected, because all were.
 	panicked bool
 
 	status int           // of the response; 0 until its header has come
 	took   time.Duration // until then
 	torn   bool          // the instance did not send the response to its end
+}
+
+// An aborter works on attempts.
+type aborter interface {
+	// abort gives up an attempt because its instance is going away. It may be called from any goroutine and must not block. It may
+	// come late, when the attempt has ended and another has begun; attempts of one owner therefore never have the same number.
+	abort(attempt uint64, why reason)
 }
 
 // answered says that the response's header has come. Like release it belongs to whoever acquired the lease.
@@ -73,9 +81,9 @@ const (
 	verdictFailed                // it did not
 )
 
-// acquire picks an instance that is not in tried and counts the request on it. It returns nil if there is none.
-// abort may be called at any time, even shortly after release.
-func (p *pool) acquire(now time.Time, tried []*upstream, abort func(reason)) *lease {
+// acquire picks an instance that is not in tried and counts l, which has the number attempt among those of its owner, on it. It
+// returns false if there is none.
+func (p *pool) acquire(now time.Time, l *lease, attempt uint64, tried []*upstream) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	choose := pick
@@ -84,13 +92,17 @@ func (p *pool) acquire(now time.Time, tried []*upstream, abort func(reason)) *le
 	}
 	up, panicked := choose(p.active, tried, now)
 	if up == nil {
-		return nil
+		return false
 	}
-	l := &lease{pool: p, up: up, began: now, abort: abort, panicked: panicked}
-	up.leases[l] = struct{}{}
+	*l = lease{owner: l.owner, pool: p, up: up, next: up.leases, attempt: attempt, began: now, panicked: panicked}
+	if up.leases != nil {
+		up.leases.prev = l
+	}
+	up.leases = l
+	up.inFlight++
 	up.requests++
 	p.inFlight++
-	return l
+	return true
 }
 
 // release ends the attempt. It must be called once.
@@ -116,12 +128,26 @@ func (l *lease) settle(now time.Time, v verdict) (ejected bool) {
 	if v != verdictNone {
 		l.up.traffic.count(l)
 	}
-	delete(l.up.leases, l)
+	l.up.forget(l)
 	p.inFlight--
-	if l.up.drained != nil && len(l.up.leases) == 0 {
+	if l.up.drained != nil && l.up.inFlight == 0 {
 		p.removeLocked(l.up)
 	}
 	return ejected
+}
+
+// forget takes a lease off the list.
+func (u *upstream) forget(l *lease) {
+	if l.prev != nil {
+		l.prev.next = l.next
+	} else {
+		u.leases = l.next
+	}
+	if l.next != nil {
+		l.next.prev = l.prev
+	}
+	l.next, l.prev = nil, nil
+	u.inFlight--
 }
 
 // beginRetry asks for a further attempt of a request that an instance may already have worked on. At most a fifth
@@ -165,7 +191,6 @@ func (p *pool) admit(i topology.Instance) {
 	p.active = append(p.active, &upstream{
 		Instance: i,
 		conns:    p.connect(i.Address),
-		leases:   map[*lease]struct{}{},
 		balance:  newBalance(i),
 	})
 	p.admissions.Add(1)
@@ -192,7 +217,7 @@ func (p *pool) retireLocked(up *upstream) {
 	p.noteSharesLocked()
 	p.draining = append(p.draining, up)
 	up.drained = make(chan struct{})
-	if len(up.leases) == 0 {
+	if up.inFlight == 0 {
 		p.removeLocked(up)
 	}
 }
@@ -200,7 +225,11 @@ func (p *pool) retireLocked(up *upstream) {
 // removeLocked forgets a retired instance whose last request has finished.
 func (p *pool) removeLocked(up *upstream) {
 	p.draining = slices.DeleteFunc(p.draining, func(u *upstream) bool { return u == up })
-	up.conns.CloseIdleConnections()
+	for _, c := range up.conns {
+		if c != nil {
+			c.CloseIdleConnections()
+		}
+	}
 	close(up.drained)
 }
 
@@ -242,11 +271,18 @@ func (p *pool) retire(id string) []*upstream {
 
 // abort ends the requests that the instance still has.
 func (p *pool) abort(up *upstream) {
+	type attempt struct {
+		owner  aborter
+		number uint64
+	}
+	var left []attempt
 	p.mu.Lock()
-	left := slices.Collect(maps.Keys(up.leases))
+	for l := up.leases; l != nil; l = l.next {
+		left = append(left, attempt{l.owner, l.attempt})
+	}
 	p.mu.Unlock()
-	for _, l := range left {
-		l.abort(reasonDrained)
+	for _, a := range left {
+		a.owner.abort(a.number, reasonDrained)
 	}
 }
 
@@ -259,7 +295,7 @@ func (p *pool) trafficOf(id string) topology.Traffic {
 		for _, up := range list {
 			if up.ID == id {
 				up.traffic.addTo(&sum)
-				sum.InFlight += len(up.leases)
+				sum.InFlight += up.inFlight
 			}
 		}
 	}
@@ -298,6 +334,6 @@ func (p *pool) status(now time.Time) PoolStatus {
 func (u *upstream) status(state string) UpstreamStatus {
 	return UpstreamStatus{
 		ID: u.ID, Address: u.Address, State: state,
-		InFlight: len(u.leases), Requests: u.requests, Failures: u.failures,
+		InFlight: u.inFlight, Requests: u.requests, Failures: u.failures,
 	}
 }

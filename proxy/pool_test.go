@@ -12,12 +12,26 @@ import (
 	"mainstay/topology"
 )
 
-type noConns struct{}
+// A witness owns leases and tells of what was aborted.
+type witness struct{ aborted chan string }
 
-func (noConns) CloseIdleConnections() {}
+func (w *witness) abort(attempt uint64, why reason) {
+	w.aborted <- fmt.Sprint(attempt, " ", string(why))
+}
+
+// lease returns a lease that was acquired, or nil.
+func (p *pool) lease(now time.Time, tried ...*upstream) *lease {
+	l := &lease{owner: &witness{}}
+	if !p.acquire(now, l, 1, tried) {
+		return nil
+	}
+	return l
+}
+
+func noConns(string) (none [engineKinds]conns) { return none }
 
 func newTestPool(ejected func(string), weights ...int) *pool {
-	p := &pool{service: "web", connect: func(string) conns { return noConns{} }, ejected: ejected}
+	p := &pool{service: "web", connect: noConns, ejected: ejected}
 	for i, w := range weights {
 		p.admit(topology.Instance{Service: "web", ID: fmt.Sprintf("web/%d", i+1), Weight: w})
 	}
@@ -129,7 +143,7 @@ func compareSchedule(t *testing.T, rnd *rand.Rand) {
 		if want < 0 {
 			want, panicked = leastConn(peers, triedPeers, now, true), true
 		}
-		l := p.acquire(now, tried, nil)
+		l := p.lease(now, tried...)
 		switch {
 		case want < 0 && l == nil:
 			return request{}, false
@@ -174,8 +188,8 @@ func compareSchedule(t *testing.T, rnd *rand.Rand) {
 		t.Errorf("in the end %d requests are in flight, %d on a retry", p.inFlight, p.retrying)
 	}
 	for i, up := range p.active {
-		if len(up.leases) != 0 || peers[i].conns != 0 {
-			t.Errorf("in the end %s has %d leases", up.ID, len(up.leases))
+		if up.inFlight != 0 || up.leases != nil || peers[i].conns != 0 {
+			t.Errorf("in the end %s has %d leases", up.ID, up.inFlight)
 		}
 	}
 }
@@ -184,7 +198,7 @@ func TestPoolTies(t *testing.T) {
 	p := newTestPool(func(string) {}, 5, 1, 1)
 	var got []string
 	for range 7 {
-		l := p.acquire(time.Now(), nil, nil)
+		l := p.lease(time.Now())
 		got = append(got, l.up.ID)
 		l.release(time.Now(), verdictOK)
 	}
@@ -200,13 +214,13 @@ func TestPoolEjection(t *testing.T) {
 	p := newTestPool(func(string) { ejections++ }, 1, 1)
 	now := time.Now()
 	fail := func() *lease {
-		l := p.acquire(now, nil, nil)
+		l := p.lease(now)
 		l.release(now, verdictFailed)
 		return l
 	}
 	first := fail().up
 	for range 3 {
-		l := p.acquire(now, nil, nil)
+		l := p.lease(now)
 		if l.up == first {
 			t.Fatal("an ejected instance was picked")
 		}
@@ -217,12 +231,12 @@ func TestPoolEjection(t *testing.T) {
 	}
 
 	now = now.Add(failTimeout + 1)
-	second := p.acquire(now, nil, nil) // its weight lowered by the failure, the first comes after the other
-	probe := p.acquire(now, nil, nil)
+	second := p.lease(now) // its weight lowered by the failure, the first comes after the other
+	probe := p.lease(now)
 	if probe.up != first {
 		t.Fatal("the ejected instance was not tried again")
 	}
-	third := p.acquire(now, nil, nil)
+	third := p.lease(now)
 	if second.up == first || third.up == first {
 		t.Fatal("more than one request tried the ejected instance")
 	}
@@ -235,12 +249,12 @@ func TestPoolEjection(t *testing.T) {
 
 	fail()
 	fail()
-	l := p.acquire(now, nil, nil)
+	l := p.lease(now)
 	if l == nil || !l.panicked {
 		t.Fatal("all being ejected, none was picked")
 	}
 	l.release(now, verdictOK)
-	if l = p.acquire(now, nil, nil); l.panicked {
+	if l = p.lease(now); l.panicked {
 		t.Error("an answer in panic mode did not bring the instance back")
 	}
 	l.release(now, verdictOK)
@@ -252,11 +266,11 @@ func TestPoolEjection(t *testing.T) {
 func TestPoolSingleIsNeverEjected(t *testing.T) {
 	p := newTestPool(func(string) { t.Error("ejected") }, 1)
 	for range 5 {
-		l := p.acquire(time.Now(), nil, nil)
+		l := p.lease(time.Now())
 		if l == nil || l.panicked {
 			t.Fatal("the single instance was not picked")
 		}
-		if p.acquire(time.Now(), []*upstream{l.up}, nil) != nil {
+		if p.lease(time.Now(), l.up) != nil {
 			t.Fatal("picked again for the request that failed on it")
 		}
 		l.release(time.Now(), verdictFailed)
@@ -268,15 +282,15 @@ func TestPoolSingleIsNeverEjected(t *testing.T) {
 
 func TestPoolDrain(t *testing.T) {
 	p := newTestPool(func(string) {}, 1, 1)
-	aborted := make(chan reason, 1)
-	l := p.acquire(time.Now(), nil, func(r reason) { aborted <- r })
+	aborted := make(chan string, 1)
+	l := p.lease(time.Now())
 	done := make(chan error)
 	go func() { done <- p.drain(t.Context(), l.up.ID) }()
 	await(t, "the instance drains", func() bool {
 		return len(p.status(time.Now()).Instances) == 2 && p.status(time.Now()).Instances[1].State == "draining"
 	})
 	for range 4 {
-		other := p.acquire(time.Now(), nil, nil)
+		other := p.lease(time.Now())
 		if other.up == l.up {
 			t.Fatal("a draining instance was picked")
 		}
@@ -284,7 +298,7 @@ func TestPoolDrain(t *testing.T) {
 	}
 	// Admitted again, it is a new instance; what drains goes on.
 	p.admit(l.up.Instance)
-	again := p.acquire(time.Now(), nil, nil)
+	again := p.lease(time.Now())
 	if again.up.ID != l.up.ID || again.up == l.up {
 		t.Error("the instance that was admitted again was not picked")
 	}
@@ -294,14 +308,17 @@ func TestPoolDrain(t *testing.T) {
 		t.Errorf("drain: %v", err)
 	}
 
-	l = p.acquire(time.Now(), nil, func(r reason) { aborted <- r })
+	l = &lease{owner: &witness{aborted: aborted}}
+	if !p.acquire(time.Now(), l, 7, nil) {
+		t.Fatal("there is no instance")
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := p.drain(ctx, l.up.ID); !errors.Is(err, context.Canceled) {
 		t.Errorf("drain: %v", err)
 	}
-	if r := <-aborted; r != reasonDrained {
-		t.Errorf("aborted with %q", r)
+	if got := <-aborted; got != "7 drained" {
+		t.Errorf("aborted attempt %s", got)
 	}
 	l.release(time.Now(), verdictNone)
 	if err := p.drain(ctx, l.up.ID); err != nil {
@@ -313,7 +330,7 @@ func TestPoolRetryBudget(t *testing.T) {
 	p := newTestPool(func(string) {}, 1)
 	var leases []*lease
 	for range 30 {
-		leases = append(leases, p.acquire(time.Now(), nil, nil))
+		leases = append(leases, p.lease(time.Now()))
 	}
 	granted := 0
 	for p.beginRetry() {
@@ -340,9 +357,11 @@ func BenchmarkPoolAcquire(b *testing.B) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			p := newTestPool(func(string) {}, slices.Repeat([]int{1}, n)...)
 			now := time.Now()
+			l := &lease{owner: &witness{}}
 			b.ReportAllocs()
 			for b.Loop() {
-				p.acquire(now, nil, nil).release(now, verdictOK)
+				p.acquire(now, l, 1, nil)
+				l.release(now, verdictOK)
 			}
 		})
 	}

@@ -26,13 +26,16 @@ package proxy
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
+	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
-	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -42,31 +45,38 @@ import (
 
 // A Proxy sends each request to the least busy ready instance of its route's service.
 type Proxy struct {
-	log     *slog.Logger
+	policies
 	sockets *sockets.Set
-	metrics metrics
-	engine  *netHTTP
-	table   atomic.Pointer[table]
-	access  atomic.Pointer[accessLog] // nil: none
+	engines engines
 
 	mu      sync.Mutex
-	pools   map[string]*pool   // by service; a pool stays, so that a service that comes back finds its counts
-	servers map[string]*server // by address
+	pools   map[string]*pool        // by service; a pool stays, so that a service that comes back finds its counts
+	serving map[string]serving      // by address
+	leaving map[*departure]struct{} // whose place in serving others have taken
 	applied applied
+}
+
+// A serving is a server and the engine that it belongs to.
+type serving struct {
+	server
+	kind engineKind
 }
 
 // applied is the part of a topology that the proxy runs.
 type applied struct {
 	proxy       topology.Proxy
-	stateDir    string
+	logDir      string                              // where requests are logged; empty: nowhere
 	unavailable map[string]topology.WhenUnavailable // by service
 }
 
 // New returns a Proxy that listens nowhere yet, and later through set.
 func New(log *slog.Logger, reg prometheus.Registerer, set *sockets.Set) *Proxy {
-	p := &Proxy{log: log, sockets: set, metrics: newMetrics(reg), pools: map[string]*pool{}, servers: map[string]*server{}}
+	p := &Proxy{
+		policies: policies{log: log, metrics: newMetrics(reg), name: "mainstay-" + strings.ToLower(rand.Text()[:8])},
+		sockets:  set, pools: map[string]*pool{}, serving: map[string]serving{}, leaving: map[*departure]struct{}{},
+	}
 	p.table.Store(&table{})
-	p.engine = newNetHTTP(p.metrics, &p.table, &p.access)
+	p.engines[engineNetHTTP] = &engineUse{engine: newNetHTTP(&p.policies)}
 	if reg != nil {
 		reg.MustRegister(newCollector(p.Status))
 	}
@@ -76,57 +86,66 @@ func New(log *slog.Logger, reg prometheus.Registerer, set *sockets.Set) *Proxy {
 // Apply implements the engine's Subsystem. What WhenUnavailable says holds for requests that come from then on; those that
 // are held already wait as long as was said when they came, or until nothing is to be held for their service any more. It waits for the requests on listeners that go away, upgraded ones too,
 // and ends them when ctx is done. An address is bound before another is let go. If StateDir is set, requests are
-// logged to logs/access.log in it.
+// logged to logs/access.log in it, unless AccessLog is false.
+//
+// A listener that goes to another engine stays bound. Its clients' connections go there too, each between two requests;
+// what cannot (TLS, a WebSocket) is finished by the engine that has it, and not waited for.
 func (p *Proxy) Apply(ctx context.Context, t *topology.Topology) error {
-	want := applied{proxy: t.Proxy, stateDir: t.StateDir, unavailable: unavailable(t)}
+	want := applied{proxy: t.Proxy, unavailable: unavailable(t)}
+	if t.StateDir != "" && t.Proxy.AccessLog {
+		want.logDir = filepath.Join(t.StateDir, "logs")
+	}
 	if len(want.proxy.Listeners) > 0 {
 		p.Resume()
 	}
 	p.mu.Lock()
-	have, servers := p.applied, maps.Clone(p.servers)
+	have, before := p.applied, maps.Clone(p.serving)
 	p.mu.Unlock()
 	if reflect.DeepEqual(have, want) {
 		return nil
 	}
-	next, err := p.acquire(ctx, have, want, servers)
+	next, err := p.acquire(ctx, have, want, before)
 	if err != nil {
 		return err
 	}
 	p.swap(next, want)
-	for address, s := range next.servers {
-		if servers[address] == nil {
+	for address, s := range next.serving {
+		if s != before[address] {
 			go s.serve()
-			p.log.Info("listener opened", "listener", s.settings.Load().spec.Name, "address", s.Addr().String())
+			if before[address].server == nil {
+				p.log.Info("listener opened", "listener", s.bound().settings.Load().spec.Name, "address", s.bound().Addr().String())
+			}
 		}
 	}
-	p.release(ctx, servers, next)
+	p.release(ctx, before, next)
 	return nil
 }
 
 // A next is what a topology needs, acquired but not in use yet.
 type next struct {
 	table    *table
-	servers  map[string]*server           // those that stay and those that are new
+	serving  map[string]serving           // those that stay and those that are new
 	settings map[string]*listenerSettings // by address
 	access   *accessLog
 	retired  *accessLog // that access replaces, or nil
 }
 
 // acquire does everything that may fail. On an error nothing is left of it.
-func (p *Proxy) acquire(ctx context.Context, have, want applied, servers map[string]*server) (*next, error) {
-	n := &next{servers: map[string]*server{}, settings: map[string]*listenerSettings{}, access: p.access.Load()}
-	err := p.acquireInto(ctx, n, have, want, servers)
+func (p *Proxy) acquire(ctx context.Context, have, want applied, before map[string]serving) (*next, error) {
+	n := &next{serving: map[string]serving{}, settings: map[string]*listenerSettings{}, access: p.access.Load()}
+	err := p.acquireInto(ctx, n, have, want, before)
 	if err != nil {
-		for address, s := range n.servers {
-			if servers[address] == nil {
-				s.Close()
+		for address, s := range n.serving {
+			if s != before[address] {
+				s.bound().Close()
+				p.engines[s.kind].closed()
 			}
 		}
 	}
 	return n, err
 }
 
-func (p *Proxy) acquireInto(ctx context.Context, n *next, have, want applied, servers map[string]*server) (err error) {
+func (p *Proxy) acquireInto(ctx context.Context, n *next, have, want applied, before map[string]serving) (err error) {
 	if n.table, err = newTable(want, p.pool, p.table.Load()); err != nil {
 		return err
 	}
@@ -134,40 +153,38 @@ func (p *Proxy) acquireInto(ctx context.Context, n *next, have, want applied, se
 	for _, spec := range want.proxy.Listeners {
 		wanted[spec.Address] = true
 	}
-	var leaving []*server
-	for address, s := range servers {
+	var leaving []*listener
+	for address, s := range before {
 		if !wanted[address] {
-			leaving = append(leaving, s)
+			leaving = append(leaving, s.bound())
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(want.proxy.Listeners)) {
 		spec := want.proxy.Listeners[name]
 		spec.Name = name
-		s := servers[spec.Address]
+		s := before[spec.Address]
 		var previous *listenerSettings
-		if s != nil {
-			previous = s.settings.Load()
+		if s.server != nil {
+			previous = s.bound().settings.Load()
 		}
-		settings, err := newSettings(spec, previous)
+		settings, err := newSettings(spec, want.proxy.Limits, previous)
 		if err != nil {
 			return err
 		}
-		if s == nil {
-			l, err := bind(ctx, p.sockets, spec, leaving)
-			if err != nil {
+		if kind := p.engines.choose(want.proxy.Engine, spec); s.server == nil || s.kind != kind {
+			if s, err = p.open(ctx, spec, kind, s.server, leaving); err != nil {
 				return err
 			}
-			s = newServer(p.log, p.engine, l)
 		}
-		n.servers[spec.Address], n.settings[spec.Address] = s, settings
+		n.serving[spec.Address], n.settings[spec.Address] = s, settings
 	}
 	n.pairRedirects()
-	if want.stateDir == have.stateDir {
+	if want.logDir == have.logDir {
 		return nil
 	}
 	n.retired, n.access = n.access, nil
-	if want.stateDir != "" {
-		n.access, err = openAccessLog(p.log, want.stateDir, func(lines int) { p.metrics.dropped.Add(float64(lines)) })
+	if want.logDir != "" {
+		n.access, err = openAccessLog(p.log, want.logDir, func(lines int) { p.metrics.dropped.Add(float64(lines)) })
 		if err != nil {
 			return fmt.Errorf("open access log: %w", err)
 		}
@@ -175,12 +192,31 @@ func (p *Proxy) acquireInto(ctx context.Context, n *next, have, want applied, se
 	return nil
 }
 
+// open returns a server of spec that does not accept yet: of the socket that former, another engine's, has, if that is not nil.
+func (p *Proxy) open(ctx context.Context, spec topology.Listener, kind engineKind, former server, leaving []*listener) (serving, error) {
+	var l *listener
+	var err error
+	if former != nil {
+		l, err = former.bound().share(p.sockets)
+	} else {
+		l, err = bind(ctx, p.sockets, spec, leaving)
+	}
+	if err != nil {
+		return serving{}, err
+	}
+	s, err := p.engines[kind].open(l)
+	if err != nil {
+		return serving{}, errors.Join(fmt.Errorf("serve listener %s: %w", spec.Name, err), l.Close())
+	}
+	return serving{s, kind}, nil
+}
+
 // pairRedirects tells listeners that redirect to https the port of the first listener, by name, that has TLS.
 func (n *next) pairRedirects() {
 	port, first := "443", ""
 	for address, s := range n.settings {
 		if s.tls != nil && (first == "" || s.spec.Name < first) {
-			port, first = n.servers[address].port(), s.spec.Name
+			port, first = n.serving[address].bound().port(), s.spec.Name
 		}
 	}
 	for _, s := range n.settings {
@@ -193,12 +229,14 @@ func (n *next) pairRedirects() {
 // swap puts what was acquired to use.
 func (p *Proxy) swap(n *next, want applied) {
 	p.table.Store(n.table)
-	p.access.Store(n.access)
-	for address, s := range n.servers {
-		s.settings.Store(n.settings[address])
+	if n.access != nil {
+		p.access.Store(n.access)
+	}
+	for address, s := range n.serving {
+		s.bound().settings.Store(n.settings[address])
 	}
 	p.mu.Lock()
-	p.servers, p.applied = n.servers, want
+	p.serving, p.applied = n.serving, want
 	pools := slices.Collect(maps.Values(p.pools))
 	p.mu.Unlock()
 	for _, pool := range pools {
@@ -225,17 +263,29 @@ func unavailable(t *topology.Topology) map[string]topology.WhenUnavailable {
 }
 
 // release lets go of what is no longer wanted.
-func (p *Proxy) release(ctx context.Context, before map[string]*server, n *next) {
+func (p *Proxy) release(ctx context.Context, before map[string]serving, n *next) {
 	var stopping sync.WaitGroup
+	for _, d := range p.departures() {
+		if n.serving[d.bound().address].server == nil {
+			stopping.Go(func() { d.end(ctx) })
+		}
+	}
 	for address, s := range before {
-		if n.servers[address] == nil {
+		switch successor := n.serving[address]; {
+		case successor.server == nil:
 			stopping.Go(func() {
 				s.stop(ctx)
-				p.log.Info("listener closed", "listener", s.settings.Load().spec.Name, "address", s.Addr().String())
+				p.engines[s.kind].closed()
+				p.log.Info("listener closed", "listener", s.bound().settings.Load().spec.Name, "address", s.bound().Addr().String())
 			})
+		case successor != s:
+			p.depart(s)
 		}
 	}
 	stopping.Wait()
+	if n.access == nil { // not before: what ran on listeners that have gone was to be logged
+		p.access.Store(nil)
+	}
 	if n.retired != nil {
 		n.retired.close()
 	}
@@ -247,7 +297,7 @@ func (p *Proxy) pool(service string) *pool {
 	defer p.mu.Unlock()
 	if p.pools[service] == nil {
 		ejections := p.metrics.ejections.WithLabelValues(service)
-		p.pools[service] = &pool{service: service, connect: p.engine.connect, ejected: func(id string) {
+		p.pools[service] = &pool{service: service, connect: p.engines.connect, ejected: func(id string) {
 			ejections.Inc()
 			p.log.Warn("instance ejected", "service", service, "instance", id)
 		}}

@@ -53,15 +53,19 @@ type UpstreamStatus struct {
 // by service. It does not block.
 func (p *Proxy) Status() Status {
 	p.mu.Lock()
-	servers, pools := slices.Collect(maps.Values(p.servers)), slices.Collect(maps.Values(p.pools))
+	servers, pools := maps.Clone(p.serving), slices.Collect(maps.Values(p.pools))
+	connected := map[string]int{}
+	for d := range p.leaving {
+		connected[d.bound().address] += d.connected()
+	}
 	p.mu.Unlock()
 
 	s := Status{Listeners: []ListenerStatus{}, Routes: []RouteStatus{}, Services: []PoolStatus{}}
-	for _, server := range servers {
-		settings := server.settings.Load()
+	for address, server := range servers {
+		l, settings := server.bound(), server.bound().settings.Load()
 		s.Listeners = append(s.Listeners, ListenerStatus{
-			Name: settings.spec.Name, Address: server.Addr().String(),
-			TLS: settings.tls != nil, Connections: int(server.connections.Load()),
+			Name: settings.spec.Name, Address: l.Addr().String(),
+			TLS: settings.tls != nil, Connections: connected[address] + server.connected(),
 		})
 	}
 	routed := map[string]bool{}

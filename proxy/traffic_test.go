@@ -72,8 +72,8 @@ func TestTraffic(t *testing.T) {
 // Another weight neither drains the instance nor loses a count, and the next picks keep to it.
 func TestPoolReweighs(t *testing.T) {
 	p := newTestPool(func(string) {}, 1, 1)
-	long := p.acquire(time.Now(), nil, nil)
-	p.acquire(time.Now(), []*upstream{long.up}, nil).release(time.Now(), verdictOK)
+	long := p.lease(time.Now())
+	p.lease(time.Now(), long.up).release(time.Now(), verdictOK)
 	before := long.up
 	long.release(time.Now(), verdictOK)
 	i := before.Instance
@@ -84,7 +84,7 @@ func TestPoolReweighs(t *testing.T) {
 	}
 	got := 0
 	for range 1000 {
-		l := p.acquire(time.Now(), nil, nil)
+		l := p.lease(time.Now())
 		if l.up == before {
 			got++
 		}
@@ -96,12 +96,12 @@ func TestPoolReweighs(t *testing.T) {
 
 	// A failure takes weight for some time, not for ten thousand requests.
 	now := time.Now()
-	l := p.acquire(now, nil, nil)
+	l := p.lease(now)
 	l.release(now, verdictFailed)
 	now = now.Add(failTimeout + 1)
-	p.acquire(now, []*upstream{p.active[1]}, nil).release(now, verdictOK)
+	p.lease(now, p.active[1]).release(now, verdictOK)
 	for range 100 {
-		p.acquire(now, nil, nil).release(now, verdictOK)
+		p.lease(now).release(now, verdictOK)
 	}
 	if before.effective != before.weight {
 		t.Errorf("after a failure and 100 requests its weight is %d of %d", before.effective, before.weight)
@@ -119,7 +119,7 @@ func TestPoolShares(t *testing.T) {
 			var running []*lease
 			got := 0
 			for range 1000 {
-				l := p.acquire(time.Now(), nil, nil)
+				l := p.lease(time.Now())
 				if l.up.ID == i.ID {
 					got++
 				}
@@ -140,12 +140,12 @@ func TestPoolShares(t *testing.T) {
 	i := p.active[0].Instance
 	i.Share = 100
 	p.admit(i)
-	l := p.acquire(time.Now(), nil, nil)
+	l := p.lease(time.Now())
 	l.release(time.Now(), verdictFailed)
-	if other := p.acquire(time.Now(), []*upstream{l.up}, nil); other == nil || other.up == l.up {
+	if other := p.lease(time.Now(), l.up); other == nil || other.up == l.up {
 		t.Error("what failed on the instance did not go to the other")
 	}
-	if next := p.acquire(time.Now(), nil, nil); next.up == l.up {
+	if next := p.lease(time.Now()); next.up == l.up {
 		t.Error("an ejected instance was picked for its share")
 	}
 	i.Share = 0
