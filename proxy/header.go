@@ -94,16 +94,27 @@ func isIdentity(name string) bool {
 	return name == "forwarded" || name == "x-real-ip" || name == "x-request-id" || strings.HasPrefix(name, "x-forwarded-")
 }
 
+// isFraming reports whether a field, in lower case, says where the message ends or what its connection is for.
+func isFraming(name string) bool {
+	switch name {
+	case "content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "upgrade", "te", "trailer", "expect":
+		return true
+	}
+	return false
+}
+
 // write replaces the fields that tell who the client is. An untrusted peer's are dropped, a trusted one's are kept and
-// continued (X-Forwarded-*, and Forwarded of RFC 7239). Aliases with underscores, which many instances read as the
-// same name, are dropped always.
+// continued (X-Forwarded-*, and Forwarded of RFC 7239). Aliases with underscores of these, and of those that frame the message,
+// are dropped always: many instances, all that are told fields in environment variables, read them as the same name.
 func (d identity) write(h fields) {
 	for name := range h {
-		if name[0] != 'F' && name[0] != 'X' {
+		alias := strings.IndexByte(name, '_') >= 0
+		if !alias && name[0] != 'F' && name[0] != 'X' {
 			continue
 		}
 		lower := strings.ToLower(name)
-		if plain := strings.ReplaceAll(lower, "_", "-"); isIdentity(plain) && (!d.trusted || plain != lower) {
+		plain := strings.ReplaceAll(lower, "_", "-")
+		if isIdentity(plain) && (!d.trusted || alias) || alias && isFraming(plain) {
 			delete(h, name)
 		}
 	}

@@ -45,7 +45,10 @@ func TestIdentity(t *testing.T) {
 			"X-Real-Ip":          {"9.9.9.9"},
 			"X-Request-Id":       {"theirs"},
 			"X_real_ip":          {"8.8.8.8"},
+			"Transfer_encoding":  {"chunked"},
+			"Content_length":     {"5"},
 			"X-Else":             {"1"},
+			"X_else":             {"2"},
 		}
 	}
 	peer := netip.MustParseAddr("10.0.0.1")
@@ -61,6 +64,7 @@ func TestIdentity(t *testing.T) {
 		"X-Real-Ip":         {"10.0.0.1"},
 		"X-Request-Id":      {"ours"},
 		"X-Else":            {"1"},
+		"X_else":            {"2"},
 	}
 	if d := cmp.Diff(want, h); d != "" {
 		t.Errorf("untrusted: %s", d)
@@ -79,6 +83,7 @@ func TestIdentity(t *testing.T) {
 		"X-Real-Ip":          {"9.9.9.9"},
 		"X-Request-Id":       {"ours"},
 		"X-Else":             {"1"},
+		"X_else":             {"2"},
 	}
 	if d := cmp.Diff(want, h); d != "" {
 		t.Errorf("trusted: %s", d)

@@ -6,8 +6,12 @@ import (
 )
 
 // splitTarget returns the path and the query (with its "?") of a request target in origin-form or
-// absolute-form (RFC 9112, section 3.2), byte for byte as they were sent.
+// absolute-form (RFC 9112, section 3.2), byte for byte as they were sent. A fragment is no part of either: some instances would cut
+// the target there, and others refuse it.
 func splitTarget(target string) (path, query string, err error) {
+	if strings.IndexByte(target, '#') >= 0 {
+		return "", "", errors.New("the request target has a fragment")
+	}
 	if !strings.HasPrefix(target, "/") {
 		_, rest, ok := strings.Cut(target, "://")
 		if !ok {

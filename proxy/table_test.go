@@ -163,6 +163,14 @@ func TestNormalisePath(t *testing.T) {
 	}
 }
 
+func TestSplitTargetRefuses(t *testing.T) {
+	for _, target := range []string{"/?a#b", "/#", "http://a/?#", "*", "a:80", "http://u@a/"} {
+		if path, query, err := splitTarget(target); err == nil {
+			t.Errorf("%s is the path %s and the query %s", target, path, query)
+		}
+	}
+}
+
 func TestStripPath(t *testing.T) {
 	for _, c := range []struct{ raw, prefix, want string }{
 		{"/shop/a%2Fb//c", "/shop", "/a%2Fb//c"},
