@@ -29,10 +29,10 @@ import (
 // It takes seconds; with MAINSTAY_SOAK=1 an hour an engine, or as MAINSTAY_SOAK_TIME says. MAINSTAY_SEED repeats a run. What fails
 // is made as small as it can be and left in testdata/agreement, where each run begins.
 func TestAgreement(t *testing.T) {
-	witnesses := newWitnesses(t)
+	interpreters := newInterpreters(t)
 	for _, engine := range []topology.ProxyEngine{topology.EngineAuto, topology.EngineNetHTTP} {
 		t.Run(string(engine), func(t *testing.T) {
-			a := newAgreement(t, engine, witnesses)
+			a := newAgreement(t, engine, interpreters)
 			a.replay()
 			a.run(soakTime(t, 3*time.Second, time.Hour))
 		})
@@ -78,13 +78,13 @@ type trial struct {
 	fault error // of what was forwarded
 }
 
-// An agreement is one engine with an instance that takes note of the bytes it is sent, and the witnesses who are sent the same.
+// An agreement is one engine with an instance that takes note of the bytes it is sent, and the interpreters who are sent the same.
 type agreement struct {
-	t         *testing.T
-	rig       *rig
-	witnesses []*witness
-	forwarded chan sighting
-	judged    chan struct{}
+	t            *testing.T
+	rig          *rig
+	interpreters []*interpreter
+	forwarded    chan sighting
+	judged       chan struct{}
 
 	mu     sync.Mutex
 	trials map[string]*trial // by client
@@ -93,16 +93,16 @@ type agreement struct {
 
 	sent, requests, answered atomic.Int64
 	statuses                 [1000]atomic.Int64
-	refusals                 map[string]int // by witness and why; only the judge writes
+	refusals                 map[string]int // by interpreter and why; only the judge writes
 	failures                 atomic.Int64
 
 	mending sync.Mutex
 	failed  map[*trial]error // the first of them, with what was wrong first
 }
 
-func newAgreement(t *testing.T, engine topology.ProxyEngine, witnesses []*witness) *agreement {
+func newAgreement(t *testing.T, engine topology.ProxyEngine, interpreters []*interpreter) *agreement {
 	a := &agreement{
-		t: t, rig: newRig(t), witnesses: witnesses, forwarded: make(chan sighting, 4*batchSize), judged: make(chan struct{}),
+		t: t, rig: newRig(t), interpreters: interpreters, forwarded: make(chan sighting, 4*batchSize), judged: make(chan struct{}),
 		trials: map[string]*trial{}, refusals: map[string]int{}, failed: map[*trial]error{},
 	}
 	a.rig.topology.Proxy.Engine = engine
@@ -316,7 +316,7 @@ func (a *agreement) receive(c net.Conn, answers int) (got []byte, whole bool) {
 	}
 }
 
-// judge asks the witnesses about what was forwarded.
+// judge asks the interpreters about what was forwarded.
 func (a *agreement) judge() {
 	var batch []sighting
 	for s := range a.forwarded {
@@ -325,7 +325,7 @@ func (a *agreement) judge() {
 			batch = append(batch, s)
 		}
 		if len(batch) == batchSize || len(a.forwarded) == 0 || last {
-			for _, w := range a.witnesses {
+			for _, w := range a.interpreters {
 				a.ask(w, batch)
 			}
 			batch = batch[:0]
@@ -336,8 +336,8 @@ func (a *agreement) judge() {
 	}
 }
 
-// ask asks one witness about a batch.
-func (a *agreement) ask(w *witness, batch []sighting) {
+// ask asks one interpreter about a batch.
+func (a *agreement) ask(w *interpreter, batch []sighting) {
 	for len(batch) > 0 {
 		var raw [][]byte
 		for _, s := range batch {
@@ -357,8 +357,8 @@ func (a *agreement) ask(w *witness, batch []sighting) {
 	}
 }
 
-// askOne asks one witness about one request, and that nothing is left of it afterwards.
-func askOne(w *witness, s sighting, refuse func(string)) error {
+// askOne asks one interpreter about one request, and that nothing is left of it afterwards.
+func askOne(w *interpreter, s sighting, refuse func(string)) error {
 	last := sighting{raw: []byte("GET /last HTTP/1.1\r\nHost: last\r\n\r\n"), means: meaning{method: "GET", target: "/last", host: "last"}}
 	w.close()
 	seen, err := w.ask([][]byte{s.raw, last.raw})
@@ -371,9 +371,9 @@ func askOne(w *witness, s sighting, refuse func(string)) error {
 	return compare(w, last, seen[1], refuse)
 }
 
-// compare compares what a witness said with what was forwarded. A witness may refuse what Mainstay does not, if it is known to be
+// compare compares what an interpreter said with what was forwarded. An interpreter may refuse what Mainstay does not, if it is known to be
 // narrower there than the standards: two who disagree so see no two requests in the same bytes.
-func compare(w *witness, s sighting, said string, refuse func(string)) error {
+func compare(w *interpreter, s sighting, said string, refuse func(string)) error {
 	if said == s.means.String() {
 		return nil
 	}
@@ -424,7 +424,7 @@ func (a *agreement) try(sent []byte, at int) error {
 		return t.fault
 	}
 	for _, s := range t.seen {
-		for _, w := range a.witnesses {
+		for _, w := range a.interpreters {
 			if err := askOne(w, s, func(string) {}); err != nil {
 				return err
 			}

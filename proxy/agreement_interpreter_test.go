@@ -30,16 +30,16 @@ func (m meaning) String() string {
 	return fmt.Sprintf("%+q %+q %+q %d %x", m.method, m.target, m.host, len(m.content), sha256.Sum256(m.content))
 }
 
-// A witness is a server that is sent what was forwarded, and says in a field Seen of each response how it understood the request.
-type witness struct {
+// An interpreter is a server that is sent what was forwarded, and says in a field Seen of each response how it understood the request.
+type interpreter struct {
 	name    string
 	address string
 	conn    net.Conn
 	r       *bufio.Reader
 }
 
-// newWitnesses starts net/http, and nginx and HAProxy before it.
-func newWitnesses(t *testing.T) []*witness {
+// newInterpreters starts net/http, and nginx and HAProxy before it.
+func newInterpreters(t *testing.T) []*interpreter {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -55,12 +55,12 @@ func newWitnesses(t *testing.T) []*witness {
 		s.Close()
 		<-served
 	})
-	witnesses := []*witness{{name: "net/http", address: l.Addr().String()}}
-	for _, peer := range []struct{ name, config string }{{"nginx", nginxWitness}, {"haproxy", haproxyWitness}} {
+	interpreters := []*interpreter{{name: "net/http", address: l.Addr().String()}}
+	for _, peer := range []struct{ name, config string }{{"nginx", nginxInterpreter}, {"haproxy", haproxyInterpreter}} {
 		path, err := exec.LookPath(peer.name)
 		switch {
 		case err == nil:
-			witnesses = append(witnesses, &witness{name: peer.name, address: startPeer(t, path, peer.config, l.Addr().String())})
+			interpreters = append(interpreters, &interpreter{name: peer.name, address: startPeer(t, path, peer.config, l.Addr().String())})
 		case os.Getenv("CI") == "true":
 			t.Fatal(peer.name, " is not installed")
 		default:
@@ -68,14 +68,14 @@ func newWitnesses(t *testing.T) []*witness {
 		}
 	}
 	t.Cleanup(func() {
-		for _, w := range witnesses {
+		for _, w := range interpreters {
 			w.close()
 		}
 	})
-	return witnesses
+	return interpreters
 }
 
-// tell answers with what net/http understood, or, if another witness passed the request on, with what that says it did.
+// tell answers with what net/http understood, or, if another interpreter passed the request on, with what that says it did.
 func tell(w http.ResponseWriter, r *http.Request) {
 	content, err := io.ReadAll(r.Body)
 	m := meaning{method: r.Method, target: r.RequestURI, host: r.Host, content: content}
@@ -91,7 +91,7 @@ func tell(w http.ResponseWriter, r *http.Request) {
 
 // In both configurations the values begin with a character of their own, so that neither an empty one nor one that begins with a blank is lost.
 const (
-	nginxWitness = `daemon off; master_process off; pid %[1]s/pid; error_log /dev/null crit;
+	nginxInterpreter = `daemon off; master_process off; pid %[1]s/pid; error_log /dev/null crit;
 events { worker_connections 1024; }
 http {
 	access_log off; client_body_temp_path %[1]s/a; proxy_temp_path %[1]s/b; fastcgi_temp_path %[1]s/c; uwsgi_temp_path %[1]s/d; scgi_temp_path %[1]s/e;
@@ -106,7 +106,7 @@ http {
 		}
 	}
 }`
-	haproxyWitness = `global
+	haproxyInterpreter = `global
 	tune.bufsize 262144
 	tune.maxrewrite 8192
 	tune.http.maxhdr 1000
@@ -171,7 +171,7 @@ func startPeer(t *testing.T, path, config, told string) string {
 	return address
 }
 
-func (w *witness) close() {
+func (w *interpreter) close() {
 	if w.conn != nil {
 		w.conn.Close()
 		w.conn = nil
@@ -179,8 +179,8 @@ func (w *witness) close() {
 }
 
 // ask sends requests one after the other on one connection, without waiting between them, and returns how each was understood:
-// what Seen said, or the status with which the witness refused it. After that it answers no more, and fewer are returned.
-func (w *witness) ask(requests [][]byte) (seen []string, err error) {
+// what Seen said, or the status with which the interpreter refused it. After that it answers no more, and fewer are returned.
+func (w *interpreter) ask(requests [][]byte) (seen []string, err error) {
 	if w.conn == nil {
 		if w.conn, err = net.Dial("tcp", w.address); err != nil {
 			return nil, err
@@ -213,7 +213,7 @@ func (w *witness) ask(requests [][]byte) (seen []string, err error) {
 }
 
 // read reads a response that has no content other than that of an error. more says that others may follow.
-func (w *witness) read() (said string, more bool, err error) {
+func (w *interpreter) read() (said string, more bool, err error) {
 	for {
 		status, err := w.r.ReadString('\n')
 		if err != nil {
@@ -402,10 +402,10 @@ func isToken(s string) bool {
 	return s != ""
 }
 
-// narrow returns why a witness may refuse a request that can stand, or nothing.
-func narrow(witness string, s sighting) string {
+// narrow returns why an interpreter may refuse a request that can stand, or nothing.
+func narrow(interpreter string, s sighting) string {
 	head := string(s.raw[:bytes.Index(s.raw, []byte("\r\n\r\n"))])
-	switch witness {
+	switch interpreter {
 	case "nginx":
 		if strings.Trim(s.means.method, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_-") != "" {
 			return "takes methods of capital letters only"
