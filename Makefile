@@ -4,11 +4,12 @@
 # make soak     the long tests and a minute of fuzzing for each parser
 # make vm       boots a virtual machine and looks there at limits, the clock and process 1
 # make bench    benchmarks; they print, they do not judge
+# make bench-proxy  the proxy beside nginx, HAProxy, Caddy, Traefik and Go's ReverseProxy; BENCH=-quick takes less than a minute
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 60s
 
-.PHONY: build test lint soak vm fuzz bench bench-processes peers clean
+.PHONY: build test lint soak vm fuzz bench bench-processes bench-proxy peers clean
 .DEFAULT_GOAL := build
 
 build:
@@ -49,6 +50,9 @@ bench:
 
 bench-processes: build
 	bench/processes
+
+bench-proxy:
+	go run ./bench/proxy $(BENCH)
 
 clean:
 	rm -rf build

@@ -41,6 +41,7 @@ var rooms = map[string][]string{
 	"sockets":                {},
 	"handover":               {},
 	"schedule":               {},
+	"bench/proxy":            {},
 }
 
 // TestRules holds what the design asks of the source and a compiler does not.
