@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"container/list"
-	"context"
 	"time"
 
 	"mainstay/topology"
@@ -29,41 +28,52 @@ type line struct {
 	retry   *time.Timer
 }
 
-// A waiter is a request that may have to wait. Between waiting and reaching an instance it keeps its place. What is not
-// said otherwise is guarded by the pool's mu.
+// A waiter is a request that may have to wait. Between waiting and reaching an instance it keeps its place. It never blocks: who
+// owns it is called, and looks after the time. What is not said otherwise is guarded by the pool's mu.
+//
+// It is a part of what works on the request and can be used again after leave.
 type waiter struct {
-	pool  *pool         // never changes, like the next two
+	owner called        // never changes, like the next three between begin and leave
+	pool  *pool         //
 	hold  topology.Hold // For is 0: it may not wait
 	bytes int64         // of memory that it takes up
 
-	// These belong to the goroutine of its request.
+	// These belong to who works on the request.
 	since  time.Time // when it first waited
 	seen   uint64    // admissions to the pool before the last try
 	behind bool      // there was no try, because others came first
 	eager  bool      // it tries all the same, because there was no room to wait
 
-	number  uint64 // 0: it has not waited yet; written by its goroutine only
+	number  uint64 // 0: it has not waited yet; written by its owner only
 	place   *list.Element
 	held    bool
-	called  chan struct{} // receives when it is called or sent away
-	dropped bool          // it was sent away
+	dropped bool // it was sent away
+}
+
+// A called owns a waiter.
+type called interface {
+	// called says that the waiter is not in the line any more; its answer tells why. The pool is locked meanwhile: called must
+	// not block, nor ask the pool for anything. It comes once for each time that the waiter stood in the line, unless it quit.
+	called()
 }
 
 // A wait is how waiting ended.
 type wait int
 
 const (
-	waitCalled  wait = iota // there may be an instance now
-	waitNone                // the service's requests are not held
-	waitFull                // as many are held as may be
-	waitExpired             // none came in time
-	waitDropped             // none will come
-	waitLeft                // the client has gone, or the request was ended
+	waitStanding wait = iota // it has not
+	waitCalled               // there may be an instance now
+	waitNone                 // the service's requests are not held
+	waitFull                 // as many are held as may be
+	waitExpired              // none came in time
+	waitDropped              // none will come
+	waitLeft                 // the client has gone, or the request was ended
 )
 
-// newWaiter returns a waiter for one request. leave must be called in the end.
-func (p *pool) newWaiter(hold topology.Hold, bytes int64) *waiter {
-	return &waiter{pool: p, hold: hold, bytes: bytes + holdOverhead}
+// begin prepares the waiter for a request, which takes up that many bytes of memory beside holdOverhead. leave must be called in
+// the end.
+func (w *waiter) begin(p *pool, hold topology.Hold, bytes int64) {
+	*w = waiter{owner: w.owner, pool: p, hold: hold, bytes: bytes + holdOverhead}
 }
 
 // mayTry reports whether it is this request's turn to ask for an instance. It precedes each try.
@@ -73,58 +83,37 @@ func (w *waiter) mayTry() bool {
 	return !w.behind
 }
 
-// wait waits until there may be an instance that takes connections. gone, which may be nil, is asked now and then whether the
-// client has gone, for where ctx does not tell.
-func (w *waiter) wait(ctx context.Context, gone func() bool) wait {
+// join goes to its place in the line until there may be an instance that takes connections. It returns waitStanding if it
+// waits; then who owns it calls quit when it has expired. It does not wait if an instance has come since the
+// last try (waitCalled), there is no room (waitFull) or it may not (waitNone).
+func (w *waiter) join(now time.Time) wait {
 	if w.hold.For <= 0 {
 		return waitNone
 	}
-	switch refused, ok := w.join(); {
-	case refused == waitFull && w.behind:
+	if w.since.IsZero() {
+		w.since = now
+	}
+	outcome := w.stand()
+	if outcome == waitFull && w.behind {
 		w.eager = true
 		return waitCalled
-	case !ok:
-		return refused
 	}
-	if w.since.IsZero() {
-		w.since = time.Now()
-	}
-	expired := time.NewTimer(time.Until(w.since.Add(w.hold.For)))
-	defer expired.Stop()
-	var look <-chan time.Time
-	if gone != nil {
-		ticker := time.NewTicker(time.Second)
-		defer ticker.Stop()
-		look = ticker.C
-	}
-	for {
-		select {
-		case <-w.called:
-			return w.answer()
-		case <-expired.C:
-			return w.stand(waitExpired)
-		case <-ctx.Done():
-			return w.stand(waitLeft)
-		case <-look:
-			if gone() {
-				return w.stand(waitLeft)
-			}
-		}
-	}
+	return outcome
 }
 
-// join goes to its place in the line and returns true. It does not, if an instance has come since the last try (waitCalled) or
-// there is no room (waitFull).
-func (w *waiter) join() (wait, bool) {
+// expires returns until when it may wait.
+func (w *waiter) expires() time.Time { return w.since.Add(w.hold.For) }
+
+func (w *waiter) stand() wait {
 	p := w.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.admissions.Load() != w.seen || w.behind && p.line.waiting.Len() == 0 {
-		return waitCalled, false
+		return waitCalled
 	}
 	if !w.held {
 		if p.line.held >= w.hold.Requests || p.line.bytes+w.bytes > w.hold.Bytes {
-			return waitFull, false
+			return waitFull
 		}
 		w.held = true
 		p.line.held++
@@ -132,7 +121,7 @@ func (w *waiter) join() (wait, bool) {
 	}
 	if w.number == 0 {
 		p.line.last++
-		w.number, w.called = p.line.last, make(chan struct{}, 1)
+		w.number = p.line.last
 	}
 	after := p.line.waiting.Back()
 	for after != nil && after.Value.(*waiter).number > w.number {
@@ -145,30 +134,32 @@ func (w *waiter) join() (wait, bool) {
 	}
 	p.queued.Add(1)
 	p.armLocked()
-	return waitCalled, true
+	return waitStanding
 }
 
-// answer tells what it was called for.
+// answer tells what it was called for: waitCalled or waitDropped. It is waitStanding if it was not.
 func (w *waiter) answer() wait {
 	w.pool.mu.Lock()
 	defer w.pool.mu.Unlock()
-	if w.dropped {
+	switch {
+	case w.place != nil:
+		return waitStanding
+	case w.dropped:
 		return waitDropped
 	}
 	return waitCalled
 }
 
-// stand steps out of the line. Who was called at the same moment passes the call on.
-func (w *waiter) stand(why wait) wait {
+// quit steps out of the line. Who was called at the same moment passes the call on.
+func (w *waiter) quit() {
 	p := w.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if w.place == nil {
 		p.callLocked(1)
-		return why
+		return
 	}
 	p.outLocked(w)
-	return why
 }
 
 // outLocked takes the waiter out of the line; it stays held.
@@ -183,7 +174,7 @@ func (p *pool) callLocked(n int) {
 	for ; n > 0 && p.line.waiting.Len() > 0; n-- {
 		w := p.line.waiting.Front().Value.(*waiter)
 		p.outLocked(w)
-		w.called <- struct{}{} // it has room: who is in the line was not called
+		w.owner.called()
 	}
 	p.armLocked()
 }
@@ -237,6 +228,6 @@ func (p *pool) drop() {
 		w := p.line.waiting.Front().Value.(*waiter)
 		p.outLocked(w)
 		w.dropped = true
-		w.called <- struct{}{}
+		w.owner.called()
 	}
 }

@@ -349,24 +349,28 @@ func TestHoldOverRestarts(t *testing.T) {
 	clients.Wait()
 }
 
+// A callee owns a waiter and tells when it was called.
+type callee struct {
+	number int
+	order  chan int
+}
+
+func (c callee) called() { c.order <- c.number }
+
 // First come, first called: a few at once, more as these are connected, and newcomers after them.
 func TestHoldKeepsOrder(t *testing.T) {
 	p := newTestPool(func(string) {})
 	hold := holdFor(time.Minute).Hold
 	order := make(chan int, 100)
 	var waiters []*waiter
-	var waiting sync.WaitGroup
 	for i := range 60 {
-		w := p.newWaiter(hold, 0)
+		w := &waiter{owner: callee{i, order}}
 		waiters = append(waiters, w)
+		w.begin(p, hold, 0)
 		w.mayTry()
-		waiting.Go(func() {
-			if got := w.wait(t.Context(), nil); got != waitCalled {
-				t.Errorf("waiting ended with %v", got)
-			}
-			order <- i
-		})
-		await(t, "it waits", func() bool { return p.queued.Load() == int64(i+1) })
+		if got := w.join(time.Now()); got != waitStanding || p.queued.Load() != int64(i+1) {
+			t.Fatalf("joining ended with %v, %d wait", got, p.queued.Load())
+		}
 	}
 	for at := 0; at < 60; {
 		called := 2
@@ -376,7 +380,8 @@ func TestHoldKeepsOrder(t *testing.T) {
 			p.mu.Lock()
 			p.line.retry.Stop() // nobody is called for the time that has passed
 			p.mu.Unlock()
-			late := p.newWaiter(hold, 0)
+			late := &waiter{}
+			late.begin(p, hold, 0)
 			if late.mayTry() {
 				t.Error("a newcomer may try before those who wait")
 			}
@@ -394,8 +399,10 @@ func TestHoldKeepsOrder(t *testing.T) {
 			delete(group, at)
 		}
 	}
-	waiting.Wait()
 	for _, w := range waiters {
+		if got := w.answer(); got != waitCalled {
+			t.Errorf("waiting ended with %v", got)
+		}
 		w.leave()
 	}
 	if p.line.held != 0 || p.line.bytes != 0 || p.queued.Load() != 0 {

@@ -114,13 +114,12 @@ type exchange struct {
 	watch   *watch
 	record  record
 
-	target requestTarget
-	route  *route
-	waiter *waiter      // of the pool whose turn it is
-	header fields       // of the request as it is sent on
-	body   *requestBody // nil: none
-	// budgeted says that the request holds one of its pool's retries.
-	budgeted bool
+	target   requestTarget
+	route    *route
+	delivery delivery
+	calls    chan struct{} // receives when the delivery's waiter is called; nil: it may not wait
+	header   fields        // of the request as it is sent on
+	body     *requestBody  // nil: none
 	// started says that an instance's response may have been begun to be sent.
 	started atomic.Bool
 	// cut says that the response could not be finished, which the client must notice.
@@ -184,9 +183,7 @@ func (x *exchange) close() {
 		_ = x.control.Flush()
 		_ = x.control.SetReadDeadline(time.Now().Add(lingerTimeout))
 	}
-	if x.budgeted {
-		x.route.pool.endRetry()
-	}
+	x.delivery.end(time.Now())
 	if x.body != nil {
 		x.record.BytesIn = x.body.read.Load()
 	}

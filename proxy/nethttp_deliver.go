@@ -9,132 +9,87 @@ import (
 	"mainstay/topology"
 )
 
-// forward brings the request to an instance of its route's service. Where there is none the fallback has its turn, and that
-// only once: its own fallback has none. It is not waited for either, as the client has waited already.
+// forward brings the request to an instance of its route's service.
 func (x *exchange) forward() {
-	f := x.deliver(x.route.pool, x.route.hold)
-	if f == nil {
-		return
+	kept := int64(0)
+	if x.route.hold.For > 0 {
+		x.calls, kept = make(chan struct{}, 1), x.size()
 	}
-	if f.stranded && x.route.fallback != nil {
-		x.record.Fallback = x.route.fallback.service
-		x.metrics.fallbacks.WithLabelValues(x.route.Service, x.record.Fallback).Inc()
-		if f = x.deliver(x.route.fallback, topology.Hold{}); f == nil {
+	x.delivery.own(&x.metrics, x)
+	for s := x.delivery.begin(time.Now(), x.route, &x.record, kept); ; {
+		switch s {
+		case stepTry:
+			f := x.attempt()
+			if f == nil {
+				return
+			}
+			s = x.delivery.failed(time.Now(), *f)
+		case stepWait:
+			s = x.await()
+		case stepDefeat:
+			if fixed := x.delivery.fixed(); fixed != nil {
+				x.respondFixed(x.delivery.why, fixed)
+			} else {
+				x.answer(x.delivery.why, "")
+			}
 			return
 		}
 	}
-	if f.stranded && x.route.response != nil {
-		x.respondFixed(f.reason, x.route.response)
-		return
-	}
-	x.answer(f.reason, "")
 }
 
-// A defeat is why no instance answered.
-type defeat struct {
-	reason reason
-	// stranded says that no instance has the request: there is none, or none that takes connections.
-	stranded bool
-}
-
-// deliver sends the request to an instance of the pool, and to another while the policy grants it. While there is none, it
-// waits for one as long as hold allows. It returns nil if one answered.
-func (x *exchange) deliver(p *pool, hold topology.Hold) *defeat {
-	x.waiter = p.newWaiter(hold, x.size())
-	defer x.waiter.leave()
-	why := reasonNoInstance
-	var tried []*upstream
-	counted := 0 // attempts that the policy counts: since the last wait, and those that may have been worked on
-	sent := 0    // of those, the latter
-	for {
-		if l := x.acquire(p, tried); l != nil {
-			tried = append(tried, l.up)
-			f := x.attempt(l)
-			if f == nil {
-				x.countHeld("served")
-				return nil
-			}
-			why = f.reason
-			counted++
-			if f.sent {
-				sent++
-			}
-			now, later := x.mayRetry(f, counted)
-			if now {
-				continue
-			}
-			if !f.stranded() && !(later && hold.For > 0) { // who waits for its turn multiplies nothing
-				x.countHeld("served")
-				return &defeat{reason: why}
-			}
-		}
-		switch x.await() {
-		case waitCalled:
-			tried, counted = nil, sent
-			continue
-		case waitLeft:
-			x.countHeld("left")
-			return &defeat{reason: x.ended(reasonClientAbort)}
-		case waitDropped:
-			x.countHeld("dismissed")
-		case waitExpired:
-			x.countHeld("expired")
-			why = reasonHoldExpired
-		case waitFull:
-			x.metrics.held.WithLabelValues(x.route.Service, "full").Inc()
-			why = reasonHoldFull
-		case waitNone: // why stays
-		}
-		return &defeat{why, true}
+// attempt sends the request to the instance that the delivery has chosen, and the response to the client.
+func (x *exchange) attempt() *failure {
+	d := &x.delivery
+	ctx, giveUp := context.WithCancelCause(x.ctx)
+	x.watch.begin(d.number, giveUp)
+	response, f := x.roundTrip(ctx)
+	if f != nil {
+		giveUp(nil)
+		return f
 	}
-}
-
-// A try is one attempt.
-type try struct {
-	lease
-	number int
-	ctx    context.Context // ends with the request, or earlier with the reason why the attempt was given up
-	giveUp context.CancelCauseFunc
-}
-
-// acquire returns an instance to try, or nil if there is none or others came first.
-func (x *exchange) acquire(p *pool, tried []*upstream) *try {
-	if !x.waiter.mayTry() {
-		return nil
-	}
-	t := &try{number: x.record.Attempts + 1}
-	t.ctx, t.giveUp = context.WithCancelCause(x.ctx)
-	x.watch.begin(t.number, t.giveUp)
-	t.owner = x
-	if !p.acquire(time.Now(), &t.lease, uint64(t.number), tried) {
-		t.giveUp(nil)
-		return nil
-	}
-	x.record.Instance, x.record.Attempts = t.up.ID, t.number
-	return t
+	d.answered(time.Now(), response.StatusCode)
+	x.respond(response)
+	d.delivered(time.Now(), x.record.Reason == reasonIncomplete)
+	return nil
 }
 
 // abort implements aborter.
-func (x *exchange) abort(attempt uint64, why reason) { x.watch.abort(int(attempt), why) }
+func (x *exchange) abort(attempt uint64, why reason) { x.watch.abort(attempt, why) }
 
-// await waits in the line of the pool.
-func (x *exchange) await() wait {
-	began := time.Now()
-	var gone func() bool
-	if x.contentLeft() { // net/http notices that a client leaves only when it has read all
-		gone = func() bool { return hasLeft(x.r.Context()) }
+// called implements called.
+func (x *exchange) called() {
+	select {
+	case x.calls <- struct{}{}:
+	default: // there is a call that it has not seen yet
 	}
-	w := x.waiter.wait(x.ctx, gone)
-	if x.waiter.number != 0 {
-		x.record.Held += time.Since(began).Seconds()
-	}
-	return w
 }
 
-// countHeld counts how being held ended, if the request was.
-func (x *exchange) countHeld(outcome string) {
-	if x.waiter.number != 0 {
-		x.metrics.held.WithLabelValues(x.route.Service, outcome).Inc()
+// await waits in the line of the pool.
+func (x *exchange) await() step {
+	d := &x.delivery
+	expired := time.NewTimer(time.Until(d.waiter.expires()))
+	defer expired.Stop()
+	var look <-chan time.Time
+	if x.contentLeft() { // net/http notices that a client leaves only when it has read all
+		ticker := time.NewTicker(time.Second)
+		defer ticker.Stop()
+		look = ticker.C
+	}
+	for {
+		select {
+		case <-x.calls:
+			if s := d.resume(time.Now()); s != stepWait {
+				return s
+			}
+		case <-expired.C:
+			return d.expire(time.Now())
+		case <-x.ctx.Done():
+			return d.leave(time.Now(), x.ended(reasonClientAbort))
+		case <-look:
+			if hasLeft(x.r.Context()) {
+				return d.leave(time.Now(), x.ended(reasonClientAbort))
+			}
+		}
 	}
 }
 

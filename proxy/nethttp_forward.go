@@ -14,55 +14,22 @@ import (
 	"time"
 )
 
-// attempt sends the request to the try's instance and the response to the client.
-func (x *exchange) attempt(t *try) *failure {
-	said := verdictNone
-	defer func() { t.lease.release(time.Now(), said) }()
-	response, f := x.roundTrip(t)
-	if f != nil {
-		said = f.verdict()
-		t.giveUp(nil)
-		return f
-	}
-	said = verdictOK
-	t.answered(time.Now(), response.StatusCode)
-	x.respond(response)
-	t.torn = x.record.Reason == reasonIncomplete
-	return nil
-}
-
-// mayRetry asks the policy, and where the instance may have worked on the request the budget, for another attempt. later says
-// that only the budget forbids it now.
-func (x *exchange) mayRetry(f *failure, attempts int) (now, later bool) {
-	on, ok := mayRetry(x.route.Retries, attempts, *f)
-	if !ok {
-		return false, false
-	}
-	// An instance that was stopped gets no more requests: these cannot multiply.
-	if f.sent && f.reason != reasonDrained && !x.budgeted {
-		x.budgeted = x.route.pool.beginRetry()
-		if !x.budgeted {
-			return false, true
-		}
-	}
-	x.metrics.retries.WithLabelValues(x.route.Service, string(on)).Inc()
-	return true, false
-}
-
-// roundTrip sends the request to the try's instance and returns the response when its header has come.
-func (x *exchange) roundTrip(a *try) (*http.Response, *failure) {
+// roundTrip sends the request to the instance that the delivery has chosen and returns the response when its header has come. ctx
+// ends with the request, or earlier with the reason why the attempt was given up.
+func (x *exchange) roundTrip(ctx context.Context) (*http.Response, *failure) {
 	began := time.Now()
-	t := &tracer{x: x, number: a.number, reached: x.waiter.reached}
-	response, err := a.up.conns[engineNetHTTP].(*http.Transport).RoundTrip(x.outgoing(a.ctx, t, a.up))
+	up := x.delivery.lease.up
+	t := &tracer{x: x, number: x.delivery.number, reached: x.delivery.waiter.reached}
+	response, err := up.conns[engineNetHTTP].(*http.Transport).RoundTrip(x.outgoing(ctx, t, up))
 	t.close()
 	x.record.Upstream += time.Since(began).Seconds()
 	if err != nil {
-		return nil, x.failure(a.ctx, t, err)
+		return nil, x.failure(ctx, t, err)
 	}
-	x.watch.enter(a.number, stageStream, x.route.Timeouts.Idle, reasonTimeoutIdle)
-	if a.ctx.Err() != nil && x.ctx.Err() == nil { // given up when the header had just come
+	x.watch.enter(t.number, stageStream, x.route.Timeouts.Idle, reasonTimeoutIdle)
+	if ctx.Err() != nil && x.ctx.Err() == nil { // given up when the header had just come
 		response.Body.Close()
-		return nil, x.failure(a.ctx, t, a.ctx.Err())
+		return nil, x.failure(ctx, t, ctx.Err())
 	}
 	upgraded := response.StatusCode == http.StatusSwitchingProtocols
 	if upgraded && !switchesToWebSocket(x.r, response) || response.StatusCode < 200 && !upgraded {
@@ -262,7 +229,7 @@ func (x *exchange) ended(otherwise reason) reason {
 // A tracer follows one attempt through the transport. Its hooks may be called late, from other goroutines.
 type tracer struct {
 	x       *exchange
-	number  int
+	number  uint64
 	reached func() // is called when there is a connection
 
 	mu      sync.Mutex

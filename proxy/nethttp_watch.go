@@ -25,14 +25,16 @@ type watch struct {
 	start time.Time
 	last  atomic.Int64 // when there was progress, in nanoseconds since start
 
-	mu      sync.Mutex
-	timer   *time.Timer
-	attempt int
-	giveUp  context.CancelCauseFunc // ends the attempt alone
-	stage   stage
-	limit   time.Duration // 0: none
-	expired reason
-	ended   bool
+	mu       sync.Mutex
+	timer    *time.Timer
+	attempt  uint64
+	giveUp   context.CancelCauseFunc // ends the attempt alone
+	stage    stage
+	limit    time.Duration // 0: none
+	expired  reason
+	early    uint64 // an attempt that was to be given up, for earlyWhy, before it began
+	earlyWhy reason
+	ended    bool
 }
 
 func newWatch(end func(reason)) *watch { return &watch{end: end, start: time.Now()} }
@@ -41,15 +43,21 @@ func newWatch(end func(reason)) *watch { return &watch{end: end, start: time.Now
 func (w *watch) touch() { w.last.Store(int64(time.Since(w.start))) }
 
 // begin begins an attempt, without a limit. giveUp ends it and leaves the request to go on.
-func (w *watch) begin(attempt int, giveUp context.CancelCauseFunc) {
+func (w *watch) begin(attempt uint64, giveUp context.CancelCauseFunc) {
 	w.mu.Lock()
 	w.giveUp = giveUp
 	w.mu.Unlock()
 	w.enter(attempt, stageConnect, 0, reasonNone)
+	w.mu.Lock()
+	early, why := w.early == attempt, w.earlyWhy
+	w.mu.Unlock()
+	if early {
+		w.abort(attempt, why)
+	}
 }
 
 // enter begins a stage, which ends the request with expired if there is no progress for limit.
-func (w *watch) enter(attempt int, s stage, limit time.Duration, expired reason) {
+func (w *watch) enter(attempt uint64, s stage, limit time.Duration, expired reason) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.ended || attempt < w.attempt || attempt == w.attempt && s <= w.stage {
@@ -82,10 +90,12 @@ func (w *watch) check() {
 }
 
 // abort gives up the attempt if the request is still at it and waits for the response, and ends the request if it streams.
-func (w *watch) abort(attempt int, r reason) {
+func (w *watch) abort(attempt uint64, r reason) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
+	case attempt > w.attempt:
+		w.early, w.earlyWhy = attempt, r
 	case w.ended || attempt != w.attempt || w.stage == stageGivenUp:
 	case w.stage < stageStream:
 		w.stage = stageGivenUp
