@@ -10,7 +10,7 @@ import (
 // attempt, and when to wait, and gives back what it has taken. Where no instance can take the request the fallback has its turn, and
 // that only once: its own fallback has none. It is not waited for either, as the client has waited already.
 //
-// It does no I/O and never blocks. Who owns it does what a step says and reports how that went, in one goroutine or one after
+// It does no I/O and never blocks. Who owns it does what a move says and reports how that went, in one goroutine or one after
 // the other. It is a part of what works on the request and can be used again after end.
 type delivery struct {
 	metrics *metrics // never changes
@@ -36,17 +36,17 @@ type delivery struct {
 	stranded bool
 }
 
-// A step is what is to be done with a request next.
-type step int
+// A move is what is to be done with a request next.
+type move int
 
 const (
-	// stepTry: send it to the instance that the lease has; then call failed, or answered and delivered.
-	stepTry step = iota
-	// stepWait: wait until the waiter's owner is called, then call resume. When the waiter's time is up call expire, and when
+	// moveTry: send it to the instance that the lease has; then call failed, or answered and delivered.
+	moveTry move = iota
+	// moveWait: wait until the waiter's owner is called, then call resume. When the waiter's time is up call expire, and when
 	// the client is gone, leave.
-	stepWait
-	// stepDefeat: no instance has answered, and why says why. If fixed returns a response, that is to be sent.
-	stepDefeat
+	moveWait
+	// moveDefeat: no instance has answered, and why says why. If fixed returns a response, that is to be sent.
+	moveDefeat
 )
 
 // own prepares the delivery for its owner, once.
@@ -58,12 +58,12 @@ func (d *delivery) own(m *metrics, owner interface {
 }
 
 // begin takes on a request of the route, of which bytes are kept in memory while it waits. What becomes of it is written into r.
-func (d *delivery) begin(now time.Time, to *route, r *record, bytes int64) step {
+func (d *delivery) begin(now time.Time, to *route, r *record, bytes int64) move {
 	d.route, d.record = to, r
 	return d.start(now, to.pool, to.hold, bytes)
 }
 
-func (d *delivery) start(now time.Time, p *pool, hold topology.Hold, bytes int64) step {
+func (d *delivery) start(now time.Time, p *pool, hold topology.Hold, bytes int64) move {
 	d.pool, d.tried, d.counted, d.sent = p, d.room[:0], 0, 0
 	d.why, d.stranded = reasonNoInstance, false
 	d.waiter.begin(p, hold, bytes)
@@ -71,7 +71,7 @@ func (d *delivery) start(now time.Time, p *pool, hold topology.Hold, bytes int64
 }
 
 // next tries an instance or, if there is none or others come first, waits for one.
-func (d *delivery) next(now time.Time) step {
+func (d *delivery) next(now time.Time) move {
 	if !d.waiter.mayTry() || !d.pool.acquire(now, &d.lease, d.number+1, d.tried) {
 		return d.line(now)
 	}
@@ -80,15 +80,15 @@ func (d *delivery) next(now time.Time) step {
 	d.tried = append(d.tried, d.lease.up)
 	d.record.Instance = d.lease.up.ID
 	d.record.Attempts++
-	return stepTry
+	return moveTry
 }
 
 // line waits for an instance, unless one has come just now.
-func (d *delivery) line(now time.Time) step {
+func (d *delivery) line(now time.Time) move {
 	switch outcome := d.waiter.join(now); outcome {
 	case waitStanding:
 		d.waiting, d.joined = true, now
-		return stepWait
+		return moveWait
 	case waitCalled:
 		return d.renew(now)
 	default:
@@ -97,7 +97,7 @@ func (d *delivery) line(now time.Time) step {
 }
 
 // renew tries again as if there had been no attempt yet that the instance cannot have worked on.
-func (d *delivery) renew(now time.Time) step {
+func (d *delivery) renew(now time.Time) move {
 	d.tried, d.counted = d.tried[:0], d.sent
 	return d.next(now)
 }
@@ -119,7 +119,7 @@ func (d *delivery) release(now time.Time, v verdict) {
 }
 
 // failed says that the attempt ended before the header of a response had come.
-func (d *delivery) failed(now time.Time, f failure) step {
+func (d *delivery) failed(now time.Time, f failure) move {
 	d.release(now, f.verdict())
 	d.why = f.reason
 	d.counted++
@@ -155,11 +155,11 @@ func (d *delivery) mayRetry(f failure) (again, later bool) {
 	return true, false
 }
 
-// resume goes on after the waiter was called. It returns stepWait if it was not.
-func (d *delivery) resume(now time.Time) step {
+// resume goes on after the waiter was called. It returns moveWait if it was not.
+func (d *delivery) resume(now time.Time) move {
 	switch d.waiter.answer() {
 	case waitStanding:
-		return stepWait
+		return moveWait
 	case waitDropped:
 		d.waited(now)
 		return d.strand(now, waitDropped)
@@ -170,14 +170,14 @@ func (d *delivery) resume(now time.Time) step {
 }
 
 // expire ends a wait that has lasted long enough.
-func (d *delivery) expire(now time.Time) step {
+func (d *delivery) expire(now time.Time) move {
 	d.waiter.quit()
 	d.waited(now)
 	return d.strand(now, waitExpired)
 }
 
 // leave ends a wait because the client has gone or the request was ended, as why says.
-func (d *delivery) leave(now time.Time, why reason) step {
+func (d *delivery) leave(now time.Time, why reason) move {
 	d.waiter.quit()
 	d.waited(now)
 	d.countHeld("left")
@@ -191,7 +191,7 @@ func (d *delivery) waited(now time.Time) {
 }
 
 // strand gives the request to the fallback if there is one.
-func (d *delivery) strand(now time.Time, outcome wait) step {
+func (d *delivery) strand(now time.Time, outcome wait) move {
 	switch outcome {
 	case waitDropped:
 		d.countHeld("dismissed")
@@ -212,9 +212,9 @@ func (d *delivery) strand(now time.Time, outcome wait) step {
 	return d.defeat()
 }
 
-func (d *delivery) defeat() step {
+func (d *delivery) defeat() move {
 	d.waiter.leave()
-	return stepDefeat
+	return moveDefeat
 }
 
 // fixed returns the response that the file has for when no instance can take a request, or nil.

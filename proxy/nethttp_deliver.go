@@ -18,15 +18,15 @@ func (x *exchange) forward() {
 	x.delivery.own(&x.metrics, x)
 	for s := x.delivery.begin(time.Now(), x.route, &x.record, kept); ; {
 		switch s {
-		case stepTry:
+		case moveTry:
 			f := x.attempt()
 			if f == nil {
 				return
 			}
 			s = x.delivery.failed(time.Now(), *f)
-		case stepWait:
+		case moveWait:
 			s = x.await()
-		case stepDefeat:
+		case moveDefeat:
 			if fixed := x.delivery.fixed(); fixed != nil {
 				x.respondFixed(x.delivery.why, fixed)
 			} else {
@@ -65,7 +65,7 @@ func (x *exchange) called() {
 }
 
 // await waits in the line of the pool.
-func (x *exchange) await() step {
+func (x *exchange) await() move {
 	d := &x.delivery
 	expired := time.NewTimer(time.Until(d.waiter.expires()))
 	defer expired.Stop()
@@ -78,7 +78,7 @@ func (x *exchange) await() step {
 	for {
 		select {
 		case <-x.calls:
-			if s := d.resume(time.Now()); s != stepWait {
+			if s := d.resume(time.Now()); s != moveWait {
 				return s
 			}
 		case <-expired.C:
