@@ -11,6 +11,7 @@ type Body struct {
 	framing Framing
 	state   bodyState
 	done    bool
+	fault   *Error
 	digits  uint8 // of a chunk size that have been read
 	left    int64 // of the content with a length, or of the chunk
 	passed  int64 // bytes of content
@@ -40,7 +41,7 @@ const keptTrailer = 1 << 10
 // Begin makes b ready for another content. Length is read with the framing Length only.
 func (b *Body) Begin(f Framing, length int64, l *Limits) {
 	b.framing, b.state, b.left = f, stateSize, 0
-	b.digits, b.passed, b.extra, b.line = 0, 0, 0, 0
+	b.digits, b.passed, b.extra, b.line, b.fault = 0, 0, 0, 0, nil
 	if f == Length {
 		b.left = length
 	}
@@ -79,8 +80,11 @@ func (b *Body) Decode(p []byte) (content []byte, n int, done bool, err error) {
 		b.passed += int64(len(p))
 		return p, len(p), false, nil
 	}
-	content, n, fault := b.decode(p)
-	return content, n, b.done, fault.refusal()
+	if b.fault != nil {
+		return nil, 0, false, b.fault
+	}
+	content, n, b.fault = b.decode(p)
+	return content, n, b.done, b.fault.refusal()
 }
 
 // Contiguous returns how many bytes that come next are content and nothing else, at most math.MaxInt64: these may be moved
@@ -139,10 +143,11 @@ func (b *Body) decode(p []byte) (content []byte, i int, err *Error) {
 			}
 			continue
 		case stateTrailer:
-			n, err := b.readTrailer(p[i:])
-			if err != nil && content != nil {
+			plain := len(p)-i >= 2 && p[i] == '\r' && p[i+1] == '\n'
+			if content != nil && !plain {
 				return content, i, nil
 			}
+			n, err := b.readTrailer(p[i:])
 			return content, i + n, err
 		case stateChunkCR:
 			if c != '\r' {
@@ -241,13 +246,12 @@ func (b *Body) readTrailer(p []byte) (int, *Error) {
 	case err != nil:
 		return 0, err
 	case n > 0:
-		b.done = true
 		b.kept = b.kept[:n]
 		const framing = nameSet(1)<<NameContentLength | nameSet(1)<<NameTransferEncoding | nameSet(1)<<NameHost
 		if b.Trailer.seen&framing != 0 {
-			b.done = false
 			return 0, errTrailerField
 		}
+		b.done = true
 		return n - before, nil
 	case len(b.kept) > len(within(b.kept, b.trailer)) || len(p) > len(within(p, b.trailer)):
 		return 0, errTrailerLength

@@ -43,6 +43,7 @@ type Request struct {
 	WebSocket bool
 	Trailers  bool // the client takes trailer fields (RFC 9110, section 10.1.4)
 
+	fault *Error
 	phase phase
 	begin int // of what is being read
 	scan  int
@@ -74,6 +75,9 @@ func (r *Request) Begun() bool { return r.phase != phaseStart || r.scan > 0 }
 // with the same bytes and some more, which may have moved. After the end or an error, an [*Error] with the Status for the client,
 // Reset comes first. An error comes with the first byte that shows it, however the bytes are split.
 func (r *Request) Parse(p []byte, l *Limits) (int, error) {
+	if r.fault != nil {
+		return 0, r.fault
+	}
 	n, err := r.parse(within(p, l.Head), l)
 	if n == 0 && err == nil && len(within(p, l.Head)) < len(p) {
 		err = errHeadTooLong
@@ -81,6 +85,7 @@ func (r *Request) Parse(p []byte, l *Limits) (int, error) {
 			err = errTargetLength
 		}
 	}
+	r.fault = err
 	return n, err.refusal()
 }
 

@@ -18,6 +18,7 @@ type Response struct {
 	// WebSocket says that a response with status 101 switches to it (RFC 6455, section 4.2.2).
 	WebSocket bool
 
+	fault *Error
 	phase phase
 	begin int
 	scan  int
@@ -39,11 +40,15 @@ func (r *Response) Interim() bool { return r.Status < 200 && r.Status != 101 }
 // Parse reads the header section at the beginning of p, as [Request.Parse] does. toHead says that the request was HEAD. The Status of an
 // [*Error] is 502.
 func (r *Response) Parse(p []byte, l *Limits, toHead bool) (int, error) {
+	if r.fault != nil {
+		return 0, r.fault
+	}
 	n, err := r.parse(within(p, l.Head), l, toHead)
 	if n == 0 && err == nil && len(within(p, l.Head)) < len(p) {
 		err = errHeadTooLong
 	}
-	return n, err.fromInstance().refusal()
+	r.fault = err.fromInstance()
+	return n, r.fault.refusal()
 }
 
 func (r *Response) parse(p []byte, l *Limits, toHead bool) (int, *Error) {
