@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -26,6 +25,9 @@ import (
 type netHTTP struct {
 	*policies
 	buffers sync.Pool // of *[copySize]byte
+
+	mu  sync.Mutex
+	ids idSource
 }
 
 const (
@@ -40,7 +42,14 @@ const (
 )
 
 func newNetHTTP(p *policies) *netHTTP {
-	return &netHTTP{policies: p, buffers: sync.Pool{New: func() any { return new([copySize]byte) }}}
+	return &netHTTP{policies: p, ids: newIDSource(), buffers: sync.Pool{New: func() any { return new([copySize]byte) }}}
+}
+
+// newID returns an id for a request.
+func (e *netHTTP) newID() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return string(e.ids.appendID(nil))
 }
 
 // start implements engine: there is nothing to start before the first server.
@@ -198,7 +207,7 @@ func (x *exchange) close() {
 func (x *exchange) dispatch() {
 	t := x.table.Load()
 	who := x.identify(t)
-	x.record.ID, x.record.Client = who.id, who.client.String()
+	x.record.ID, x.record.Client = who.id, who.client
 	if x.r.Method == http.MethodConnect || x.r.Method == http.MethodTrace {
 		x.answer(reasonBadMethod, "")
 		return
@@ -222,7 +231,7 @@ func (x *exchange) dispatch() {
 		return
 	}
 	x.route.requests.Add(1)
-	x.record.Route, x.record.Service = x.route.Host+x.route.PathPrefix, x.route.Service
+	x.record.Route, x.record.Service = x.route.name, x.route.Service
 	x.prepare(who)
 	x.forward()
 }
@@ -242,17 +251,26 @@ func (x *exchange) readTarget() (err error) {
 
 // identify tells who sent the request.
 func (x *exchange) identify(t *table) identity {
-	who := identity{secure: x.r.TLS != nil, port: x.server.port()}
+	who := identity{secure: x.r.TLS != nil, port: x.server.port(), proxy: x.name}
+	switch {
+	case x.r.ProtoMajor == 2:
+		who.version = "2.0"
+	case x.r.ProtoMinor == 0:
+		who.version = "1.0"
+	default:
+		who.version = "1.1"
+	}
 	if peer, err := netip.ParseAddrPort(x.r.RemoteAddr); err == nil {
 		who.peer = peer.Addr().Unmap().WithZone("")
 	}
-	who.client = who.peer
+	who.node = who.peer.String()
+	who.client = who.node
 	if who.trusted = t.trusts(who.peer); who.trusted {
-		who.client = clientAddress(x.r.Header["X-Forwarded-For"], who.peer, t.trusts)
+		who.client = clientAddress(x.r.Header["X-Forwarded-For"], who.peer, t.trusts).String()
 		who.id = x.r.Header.Get("X-Request-Id")
 	}
 	if !isRequestID(who.id) {
-		who.id = rand.Text()
+		who.id = x.newID()
 	}
 	return who
 }
@@ -261,22 +279,19 @@ func (x *exchange) identify(t *table) identity {
 func (x *exchange) prepare(who identity) {
 	h := maps.Clone(x.r.Header)
 	trailers := hasToken(h["Te"], "trailers")
+	who.prefix = x.route.strip
 	removeHopByHop(h)
 	who.write(h)
 	if trailers {
 		h["Te"] = []string{"trailers"}
 	}
-	if x.route.strip != "" {
-		keep(h, "X-Forwarded-Prefix", x.route.strip)
-	}
 	if isWebSocket(x.r) {
 		h["Connection"], h["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
 	}
-	h["Via"] = []string{continued(h["Via"], fmt.Sprintf("%d.%d %s", x.r.ProtoMajor, x.r.ProtoMinor, x.name))}
 	if _, ok := h["User-Agent"]; !ok {
 		h["User-Agent"] = nil // or net/http sends its own
 	}
-	edit(h, x.route.RequestHeaders)
+	x.route.requestEdits.apply(h)
 	x.header = h
 }
 

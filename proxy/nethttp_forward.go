@@ -49,7 +49,7 @@ func (x *exchange) outgoing(ctx context.Context, t *tracer, up *upstream) *http.
 		Header: x.header,
 		Host:   x.r.Host,
 	}).WithContext(httptrace.WithClientTrace(ctx, t.hooks()))
-	if host := x.route.RequestHeaders.Set["Host"]; host != "" {
+	if host := x.route.requestEdits.host; host != "" {
 		out.Host = host
 	}
 	if x.body == nil {
@@ -149,7 +149,7 @@ func (x *exchange) respond(response *http.Response) {
 	if response.StatusCode == http.StatusNoContent {
 		delete(response.Header, "Content-Length") // RFC 9110, section 8.6
 	}
-	edit(response.Header, x.route.ResponseHeaders)
+	x.route.responseEdits.apply(response.Header)
 	if x.record.Fallback != "" {
 		response.Header.Add("Proxy-Status", "mainstay; error=destination_unavailable; details=\"another service stood in\"")
 	}

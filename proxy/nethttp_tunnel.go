@@ -24,7 +24,7 @@ func (x *exchange) tunnel(response *http.Response) {
 		return
 	}
 	removeHopByHop(response.Header)
-	edit(response.Header, x.route.ResponseHeaders)
+	x.route.responseEdits.apply(response.Header)
 	response.Header["Connection"], response.Header["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
 
 	client, buffered, err := x.control.Hijack()

@@ -29,8 +29,11 @@ type routeKey struct{ host, prefix string }
 type route struct {
 	topology.Route
 	pool     *pool
+	name     string // host and path prefix as in the file
 	strip    string // StripPrefix as cleanPrefix returns it
 	requests *atomic.Uint64
+
+	requestEdits, responseEdits edits
 
 	hold     topology.Hold // For is 0: requests do not wait for an instance
 	fallback *pool         // has its turn when there is none; may be nil
@@ -60,7 +63,8 @@ func newTable(a applied, pool func(service string) *pool, previous *table) (*tab
 		key := routeKey{host: hostKey(spec.Host), prefix: prefix}
 		unavailable := a.unavailable[spec.Service]
 		r := &route{
-			Route: spec, pool: pool(spec.Service), strip: strip, requests: previous.counter(key, spec.Service),
+			Route: spec, pool: pool(spec.Service), name: spec.Host + spec.PathPrefix, strip: strip, requests: previous.counter(key, spec.Service),
+			requestEdits: newEdits(spec.RequestHeaders), responseEdits: newEdits(spec.ResponseHeaders),
 			hold: unavailable.Hold, response: unavailable.Response,
 		}
 		if unavailable.Fallback != "" {
