@@ -39,6 +39,14 @@ type answer struct {
 	text  string // for people; it names nothing of the inside
 }
 
+// saying returns the answer with another text, unless that is empty.
+func (a answer) saying(text string) answer {
+	if text != "" {
+		a.text = text
+	}
+	return a
+}
+
 // answer returns what the client is told. Where the response has already begun it is cut off instead.
 func (r reason) answer() answer {
 	switch r {

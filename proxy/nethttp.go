@@ -3,8 +3,6 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
-	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"net"
@@ -301,50 +299,34 @@ func (x *exchange) redirect(port string) {
 		x.answer(reasonBadRequest, "the request has no host")
 		return
 	}
-	x.record.Reason, x.record.Status = reasonRedirect, http.StatusPermanentRedirect
-	x.w.Header().Set("Location", "https://"+withPort(x.r.Host, port)+x.target.path+x.target.query)
-	x.w.Header().Set("Content-Length", "0")
-	x.writeHeader(http.StatusPermanentRedirect)
+	x.record.Reason = reasonRedirect
+	x.send(redirection("https://" + withPort(x.r.Host, port) + x.target.path + x.target.query))
 }
 
 // answer ends the request with the proxy's own response, or with none if the client went away.
 func (x *exchange) answer(why reason, detail string) {
 	x.watch.stop() // what it ended must not be ended again with the answer
-	a := why.answer()
-	x.record.Reason, x.record.Status = why, a.status
-	if a.status == statusClientClosedRequest {
+	x.record.Reason, x.record.Status = why, why.answer().status
+	if x.record.Status == statusClientClosedRequest {
 		x.cut = true
 		return
 	}
-	if detail == "" {
-		detail = a.text
-	}
-	text := fmt.Sprintf("%d %s: %s\nrequest %s\n", a.status, http.StatusText(a.status), detail, x.record.ID)
-	h := x.w.Header()
-	h.Set("Content-Type", "text/plain; charset=utf-8")
-	h.Set("Content-Length", fmt.Sprint(len(text)))
-	x.introduce(a.fault, detail)
-	switch why {
-	case reasonNoInstance, reasonHoldExpired, reasonHoldFull:
-		h.Set("Retry-After", "1")
-	case reasonBadMethod:
-		h.Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
-	}
-	x.writeHeader(a.status)
-	x.write(text)
+	x.send(refusal(why, why.answer().saying(detail), x.record.ID))
 }
 
-// introduce says in the fields of a response that it is the proxy's own, and why.
-func (x *exchange) introduce(fault, detail string) {
+// send sends a response of the proxy's own.
+func (x *exchange) send(r reply) {
+	x.record.Status = r.status
 	h := x.w.Header()
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Proxy-Status", fmt.Sprintf("mainstay; error=%s; details=%q", fault, detail))
-	h.Set("X-Request-Id", x.record.ID)
-}
-
-// write sends the content of a response of the proxy's own.
-func (x *exchange) write(text string) {
-	if n, err := io.WriteString(x.w, text); err == nil || errors.Is(err, http.ErrBodyNotAllowed) {
+	h["Content-Type"] = nil // or net/http guesses one
+	for _, f := range r.fields {
+		h[f.name] = []string{f.value}
+	}
+	x.writeHeader(r.status)
+	if x.r.Method == http.MethodHead || r.content == "" {
+		return
+	}
+	if n, err := io.WriteString(x.w, r.content); err == nil {
 		x.record.BytesOut = int64(n)
 	}
 }

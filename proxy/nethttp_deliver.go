@@ -2,11 +2,7 @@ package proxy
 
 import (
 	"context"
-	"fmt"
-	"net/http"
 	"time"
-
-	"mainstay/topology"
 )
 
 // forward brings the request to an instance of its route's service.
@@ -28,7 +24,9 @@ func (x *exchange) forward() {
 			s = x.await()
 		case moveDefeat:
 			if fixed := x.delivery.fixed(); fixed != nil {
-				x.respondFixed(x.delivery.why, fixed)
+				x.watch.stop()
+				x.record.Reason = x.delivery.why
+				x.send(substitute(x.delivery.why, fixed, x.record.ID))
 			} else {
 				x.answer(x.delivery.why, "")
 			}
@@ -105,24 +103,4 @@ func (x *exchange) size() int64 {
 		n += int(min(x.body.read.Load(), replayLimit))
 	}
 	return int64(n)
-}
-
-// respondFixed ends the request with the response that the file has for when there is no instance.
-func (x *exchange) respondFixed(why reason, fixed *topology.Response) {
-	x.watch.stop()
-	x.record.Reason, x.record.Status = why, fixed.Status
-	h := x.w.Header()
-	if fixed.ContentType != "" {
-		h.Set("Content-Type", fixed.ContentType)
-	}
-	if fixed.Status != http.StatusNoContent && fixed.Status != http.StatusNotModified {
-		h.Set("Content-Length", fmt.Sprint(len(fixed.Body)))
-	}
-	a := why.answer()
-	x.introduce(a.fault, a.text)
-	if fixed.Status == http.StatusServiceUnavailable {
-		h.Set("Retry-After", "1")
-	}
-	x.writeHeader(fixed.Status)
-	x.write(fixed.Body)
 }
