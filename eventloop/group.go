@@ -21,6 +21,7 @@ package eventloop
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 )
@@ -61,7 +62,8 @@ func New(n int, panicked func(l *Loop, in any, value any, stack []byte)) *Group 
 // Loops returns the loops, always the same ones in the same order. The slice is the group's.
 func (g *Group) Loops() []*Loop { return g.loops }
 
-// Start opens what the loops need and starts their goroutines. On an error nothing runs and nothing is open.
+// Start opens what the loops need, adds one to GOMAXPROCS for each and starts their goroutines. On an error nothing runs and nothing is
+// open.
 func (g *Group) Start() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -77,13 +79,14 @@ func (g *Group) Start() error {
 		}
 	}
 	g.state = groupRunning
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + len(g.loops))
 	for _, l := range g.loops {
 		g.running.Go(l.run)
 	}
 	return nil
 }
 
-// Stop ends the loops and waits for their goroutines. Notes that were posted before are received; sockets that are still open are
+// Stop ends the loops, waits for their goroutines and gives back what Start has added to GOMAXPROCS. Notes that were posted before are received; sockets that are still open are
 // closed without a word to their handlers. It must not be called on a loop.
 func (g *Group) Stop() {
 	g.mu.Lock()
@@ -93,6 +96,7 @@ func (g *Group) Stop() {
 			l.stop()
 		}
 		g.running.Wait()
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) - len(g.loops))
 	}
 	g.state = groupStopped
 }

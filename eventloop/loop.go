@@ -58,6 +58,7 @@ type Loop struct {
 	start   time.Time
 	now     time.Time
 	elapsed int64 // nanoseconds from start to now
+	held    int64 // until then, as elapsed, waiting keeps the P
 	wheel   wheel
 	pool    pool
 }
