@@ -20,6 +20,7 @@ import (
 // A bench is one run of this program.
 type bench struct {
 	site       *site
+	launcher   launcher
 	ports      ports
 	proxyCores string
 	loadCores  string
@@ -72,7 +73,7 @@ func (b *bench) start(ctx context.Context, p peer) (*running, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.process, err = startProcess(p.name, dir, b.proxyCores, nil, command...); err != nil {
+	if r.process, err = b.launcher.start(p.name, dir, b.proxyCores, nil, command...); err != nil {
 		return nil, err
 	}
 	err = r.until(ctx, func() error {
@@ -216,28 +217,25 @@ func (b *bench) measure(ctx context.Context, r row, p peer, rate float64) (sampl
 	return s, nil
 }
 
-// generate runs the generator, and calls begin and end when it begins to count and when it has counted.
+// generate runs a generator, and calls begin and end when what is measured begins and when it ends.
 func (b *bench) generate(ctx context.Context, l load, r row, begin, end func() error) (loadResult, error) {
-	mark, last := "begin", "{"
 	log := filepath.Join(b.site.dir, "h2load.tsv")
-	var command []string
+	command, mark := h2loadCommand(l, r.streams, log), h2loadBegin
 	if r.tls {
-		mark, last = h2loadBegin, h2loadEnd
 		os.Remove(log)
-		command = h2loadCommand(l, r.streams, log)
 	} else {
 		text, err := json.Marshal(l)
 		if err != nil {
 			return loadResult{}, err
 		}
-		command = []string{b.site.self, "load", string(text)}
+		command, mark = []string{b.site.self, "load", string(text)}, "begin"
 	}
 	read, written, err := os.Pipe()
 	if err != nil {
 		return loadResult{}, err
 	}
 	defer read.Close()
-	p, err := startProcess("load", b.site.dir, b.loadCores, written, command...)
+	p, err := b.launcher.start("load", b.site.dir, b.loadCores, written, command...)
 	written.Close()
 	if err != nil {
 		return loadResult{}, err
@@ -246,21 +244,30 @@ func (b *bench) generate(ctx context.Context, l load, r row, begin, end func() e
 	defer context.AfterFunc(ctx, p.stop)()
 	var out strings.Builder
 	var failed error
-	began, ended := false, false
+	var from, to time.Time
 	for lines := bufio.NewScanner(read); lines.Scan(); {
 		line := lines.Text()
-		if !began && strings.Contains(line, mark) {
-			began, failed = true, errors.Join(failed, begin())
-			continue
+		switch {
+		case from.IsZero() && strings.Contains(line, mark):
+			if r.tls {
+				failed = wait(ctx, l.Warm)
+			}
+			from, failed = time.Now(), errors.Join(failed, begin())
+			if r.tls {
+				failed = errors.Join(failed, wait(ctx, l.Time), end())
+				to = time.Now()
+			}
+		case !r.tls && strings.HasPrefix(line, "{"):
+			failed = errors.Join(failed, end())
+			to = time.Now()
+			fallthrough
+		default:
+			out.WriteString(line + "\n")
 		}
-		if began && !ended && strings.Contains(line, last) {
-			ended, failed = true, errors.Join(failed, end())
-		}
-		out.WriteString(line + "\n")
 	}
 	<-p.done
-	if err := errors.Join(ctx.Err(), p.err, failed); err != nil || !ended {
-		return loadResult{}, fmt.Errorf("generate load: %w\n%s", errors.Join(err), p.tail())
+	if err := errors.Join(ctx.Err(), p.err, failed); err != nil || to.IsZero() {
+		return loadResult{}, fmt.Errorf("generate load: %w\n%s%s", err, out.String(), p.tail())
 	}
 	if !r.tls {
 		var result loadResult
@@ -272,7 +279,19 @@ func (b *bench) generate(ctx context.Context, l load, r row, begin, end func() e
 		return loadResult{}, err
 	}
 	defer file.Close()
-	return parseH2load(out.String(), file, l, r.streams, r.size)
+	return parseH2load(out.String(), file, l, r.streams, r.size, from, to)
+}
+
+// wait waits for so long, or until ctx is done.
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
 }
 
 // counters are what Mainstay says of itself.

@@ -131,9 +131,12 @@ requests: 1010 total, 1010 started, 1000 done, 1000 succeeded, 0 failed, 0 error
 status codes: 1000 2xx, 0 3xx, 0 4xx, 0 5xx
 traffic: 250.00KB (250000) total, 100.00KB (100000) headers (space savings 50.00%), 116.21KB (119000) data
 `
-	l := load{Connections: 2, Time: 2 * time.Second}
-	r, err := parseH2load(out, strings.NewReader("1700000000\t200\t1500\n1700000001\t200\t500\t1\n"), l, 1, 119)
-	want := loadResult{Requests: 1000, Total: 1000, Seconds: 2, P50: 0.5, P99: 1.5, P999: 1.5, Max: 1.5}
+	l := load{Connections: 2}
+	from, to := time.UnixMicro(1000000), time.UnixMicro(3000000)
+	// The first ends before from, the last after to.
+	log := "998000\t200\t1000\n1000000\t200\t1500\n1700001\t200\t500\t1\n2999999\t200\t2\n"
+	r, err := parseH2load(out, strings.NewReader(log), l, 1, 119, from, to)
+	want := loadResult{Requests: 2, Total: 1000, Seconds: 2, P50: 0.5, P99: 1.5, P999: 1.5, Max: 1.5}
 	if diff := cmp.Diff(want, r); diff != "" || err != nil {
 		t.Errorf("error %v, result (-want +got):\n%s", err, diff)
 	}
@@ -142,7 +145,7 @@ traffic: 250.00KB (250000) total, 100.00KB (100000) headers (space savings 50.00
 		"a broken connection": strings.NewReplacer("0 errored", "3 errored"),
 		"a short response":    strings.NewReplacer("(119000) data", "(118000) data"),
 	} {
-		if r, err := parseH2load(change.Replace(out), strings.NewReader(""), l, 1, 119); err != nil || r.Errors == 0 {
+		if r, err := parseH2load(change.Replace(out), strings.NewReader(""), l, 1, 119, from, to); err != nil || r.Errors == 0 {
 			t.Errorf("%s: %+v, %v, want errors to be counted", name, r, err)
 		}
 	}
@@ -151,7 +154,7 @@ traffic: 250.00KB (250000) total, 100.00KB (100000) headers (space savings 50.00
 		"HTTP/1.1":      strings.NewReplacer("protocol: h2", "protocol: http/1.1"),
 		"no statistics": strings.NewReplacer("traffic:", ""),
 	} {
-		if _, err := parseH2load(change.Replace(out), strings.NewReader(""), l, 1, 119); err == nil {
+		if _, err := parseH2load(change.Replace(out), strings.NewReader(""), l, 1, 119, from, to); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
@@ -319,7 +322,7 @@ mainstay  15.00 (15.00–15.00)  0.75 (0.75–0.75)  1250 (1250–1250)   90 %  
 
 // A child ends with stop, and what it used is seen.
 func TestProcess(t *testing.T) {
-	p, err := startProcess("sh", t.TempDir(), "0", nil, "sh", "-c", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; sleep 100 & wait")
+	p, err := launcher{}.start("sh", t.TempDir(), "0", nil, "sh", "-c", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; sleep 100 & wait")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -104,7 +104,7 @@ func buildPeer(name, pkg, module string) func(context.Context, *site) (string, e
 		build.Dir = dir
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("build %s: %w: %s", name, err, last(string(out)))
+			return "", fmt.Errorf("build %s: %w: %s", name, err, lastLines(string(out)))
 		}
 		list := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Version}}", module)
 		list.Dir = dir
@@ -113,10 +113,14 @@ func buildPeer(name, pkg, module string) func(context.Context, *site) (string, e
 	}
 }
 
-// last returns the last line of what a program said.
-func last(out string) string {
-	out = strings.TrimSpace(out)
-	return out[strings.LastIndexByte(out, '\n')+1:]
+// lastLines returns the last two lines of what a program said, as one.
+func lastLines(out string) string {
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	lines = lines[max(0, len(lines)-2):]
+	for i := range lines {
+		lines[i] = strings.TrimSpace(lines[i])
+	}
+	return strings.Join(lines, " ")
 }
 
 // buildMainstay builds Mainstay as make build does, unless a binary was given.
@@ -173,7 +177,7 @@ func nginxHead(s *site, dir string) string {
 	}
 	return user + `worker_processes 1; daemon off; pid ` + dir + `/nginx.pid; error_log stderr;
 worker_rlimit_nofile ` + fmt.Sprint(s.nofile) + `;
-events { worker_connections ` + fmt.Sprint(s.nofile/2) + `; }
+events { worker_connections ` + fmt.Sprint(s.nofile*9/10) + `; }
 http { keepalive_requests 1000000000; keepalive_timeout 3600; http2_max_concurrent_streams 128;
   client_body_temp_path ` + dir + `/t1; proxy_temp_path ` + dir + `/t2; fastcgi_temp_path ` + dir + `/t3; uwsgi_temp_path ` + dir + `/t4; scgi_temp_path ` + dir + `/t5;
   `
@@ -198,7 +202,8 @@ func haproxy(s *site, dir string, at addresses) ([]string, error) {
 	}
 	file, err := write(dir, "haproxy.cfg", `global
   nbthread 1
-  maxconn 20000
+  maxconn 15000
+  no strict-limits # it wants two descriptors for each connection; idle ones have one
   ssl-default-bind-options ssl-min-ver TLSv1.3
 defaults
   mode http
@@ -211,7 +216,7 @@ defaults
 frontend f
   bind `+at.plain+` backlog 4096
   bind `+at.tls+` backlog 4096 ssl crt `+pem+` alpn h2,http/1.1
-  maxconn 20000
+  maxconn 15000
   use_backend echo if { path_beg /echo }
   default_backend backend
 backend backend

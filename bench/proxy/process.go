@@ -26,9 +26,14 @@ type process struct {
 	err  error // how it ended, once done
 }
 
-// startProcess starts command on the given cores (as taskset reads them). Its output goes to a file in dir, unless there is a writer for it.
+// A launcher starts processes.
+type launcher struct {
+	nice int // of all of them: below zero, they go before what else the machine does
+}
+
+// start starts command on the given cores (as taskset reads them). Its output goes to a file in dir, unless there is a writer for it.
 // It ends with the thread that started it, so this is called on the main one only.
-func startProcess(name, dir, cores string, stdout io.Writer, command ...string) (*process, error) {
+func (l launcher) start(name, dir, cores string, stdout io.Writer, command ...string) (*process, error) {
 	p := &process{name: name, log: filepath.Join(dir, name+".log"), done: make(chan struct{})}
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -40,8 +45,9 @@ func startProcess(name, dir, cores string, stdout io.Writer, command ...string) 
 	if stdout != nil {
 		p.cmd.Stdout = stdout
 	}
-	// A group of its own keeps Ctrl-C from it, as it is this program that ends it.
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	// A session of its own keeps Ctrl-C from it, as it is this program that ends it, and is what the kernel shares cores out by
+	// (sched(7), autogroup).
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGTERM}
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
@@ -49,7 +55,25 @@ func startProcess(name, dir, cores string, stdout io.Writer, command ...string) 
 		p.err = p.cmd.Wait()
 		close(p.done)
 	}()
+	if l.nice != 0 {
+		if err := l.prefer(p.cmd.Process.Pid); err != nil {
+			p.stop()
+			return nil, fmt.Errorf("set the priority of %s: %w", name, err)
+		}
+	}
 	return p, nil
+}
+
+// prefer sets the niceness of a process that has just been started, and of its session among the others.
+func (l launcher) prefer(pid int) error {
+	if err := syscall.Setpriority(syscall.PRIO_PROCESS, pid, l.nice); err != nil {
+		return err
+	}
+	err := os.WriteFile(fmt.Sprintf("/proc/%d/autogroup", pid), []byte(strconv.Itoa(l.nice)), 0)
+	if errors.Is(err, os.ErrNotExist) { // a kernel without
+		return nil
+	}
+	return err
 }
 
 // stop ends it, and waits until it has ended.

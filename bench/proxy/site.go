@@ -103,7 +103,7 @@ func (s *site) writeCertificate() error {
 }
 
 // startBackends starts one nginx that listens as three, and the one for WebSockets.
-func (s *site) startBackends(p *ports, cores string) ([]*process, error) {
+func (s *site) startBackends(l launcher, p *ports, cores string) ([]*process, error) {
 	var listen strings.Builder
 	for range 3 {
 		address, err := p.address()
@@ -129,11 +129,11 @@ func (s *site) startBackends(p *ports, cores string) ([]*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	backend, err := startProcess("backend", dir, cores, nil, "nginx", "-p", dir, "-c", file)
+	backend, err := l.start("backend", dir, cores, nil, "nginx", "-p", dir, "-c", file)
 	if err != nil {
 		return nil, err
 	}
-	echo, err := startProcess("echo", dir, cores, nil, s.self, "echo", s.echo)
+	echo, err := l.start("echo", dir, cores, nil, s.self, "echo", s.echo)
 	if err != nil {
 		return []*process{backend}, err
 	}
