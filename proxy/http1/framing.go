@@ -140,12 +140,12 @@ func (f *Fields) options(p []byte) (o options, err *Error) {
 		}
 		items := list{rest: f.Lines[i].Value.Of(p)}
 		for items.next() {
-			switch {
-			case EqualFold(items.item, "close"):
-				o.close = true
-			case EqualFold(items.item, "keep-alive"):
+			switch n := len(items.item); {
+			case n == len("keep-alive") && EqualFold(items.item, "keep-alive"):
 				o.keepAlive = true
-			case EqualFold(items.item, "upgrade"):
+			case n == len("close") && EqualFold(items.item, "close"):
+				o.close = true
+			case n == len("upgrade") && EqualFold(items.item, "upgrade"):
 				o.upgrade = true
 			default:
 				if named++; named > maxOptions {

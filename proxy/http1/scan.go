@@ -79,37 +79,39 @@ const (
 
 // scanValue returns where the first control character is from i on, or len(p).
 func scanValue(p []byte, i int) int {
-	for ; i+8 <= len(p); i += 8 {
+	q := p[i:]
+	for len(q) >= 8 {
 		// The lowest byte that a borrow could have marked wrongly stands above one that is marked rightly.
-		x := binary.LittleEndian.Uint64(p[i:])
-		del := x ^ 0x7f*ones8
-		if found := ((x-0x20*ones8)&^x | (del-ones8)&^del) & high8; found != 0 {
-			return i + bits.TrailingZeros64(found)>>3
+		x := binary.LittleEndian.Uint64(q)
+		if found := ((x - 0x20*ones8) | ((x ^ 0x7f*ones8) - ones8)) &^ x & high8; found != 0 {
+			return len(p) - len(q) + bits.TrailingZeros64(found)>>3
+		}
+		q = q[8:]
+	}
+	for at, c := range q {
+		if c < 0x20 || c == 0x7f {
+			return len(p) - len(q) + at
 		}
 	}
-	for ; i < len(p); i++ {
-		if c := p[i]; c < 0x20 || c == 0x7f {
-			return i
-		}
-	}
-	return i
+	return len(p)
 }
 
 // scanTarget returns where the first byte is from i on that does not stand in a request target, or len(p).
 func scanTarget(p []byte, i int) int {
-	for ; i+8 <= len(p); i += 8 {
-		x := binary.LittleEndian.Uint64(p[i:])
-		del, hash := x^0x7f*ones8, x^'#'*ones8
-		if found := ((x-0x21*ones8)&^x | (del-ones8)&^del | (hash-ones8)&^hash) & high8; found != 0 {
-			return i + bits.TrailingZeros64(found)>>3
+	q := p[i:]
+	for len(q) >= 8 {
+		x := binary.LittleEndian.Uint64(q)
+		if found := ((x - 0x21*ones8) | ((x ^ 0x7f*ones8) - ones8) | ((x ^ '#'*ones8) - ones8)) &^ x & high8; found != 0 {
+			return len(p) - len(q) + bits.TrailingZeros64(found)>>3
+		}
+		q = q[8:]
+	}
+	for at, c := range q {
+		if c <= ' ' || c == 0x7f || c == '#' {
+			return len(p) - len(q) + at
 		}
 	}
-	for ; i < len(p); i++ {
-		if c := p[i]; c <= ' ' || c == 0x7f || c == '#' {
-			return i
-		}
-	}
-	return i
+	return len(p)
 }
 
 // trim returns the span without white space around it.
