@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -335,6 +337,7 @@ func (h *habits) serve(begun time.Time) {
 //	/pid /environ /fds
 //	/slow?ms=    after so many milliseconds
 //	/bytes?n=    so many bytes
+//	/noise?n=&seed=  so many bytes that only the seed foretells, of a length that is told if the seed is even
 //	/upload      the length and the SHA-256 of the body
 //	/sse?events=&ms=  a stream of numbered events, one each so many milliseconds, from Last-Event-ID on
 //	/ws          what is said over a WebSocket
@@ -394,6 +397,12 @@ func (h *habits) handler(begun time.Time) http.Handler {
 		w.Header().Set("Content-Length", r.FormValue("n"))
 		io.CopyN(w, zeros{}, int64(number(r, "n")))
 	})
+	handle("/noise", func(w http.ResponseWriter, r *http.Request) {
+		if number(r, "seed")%2 == 0 {
+			w.Header().Set("Content-Length", r.FormValue("n"))
+		}
+		io.CopyN(w, noise(number(r, "seed")), int64(number(r, "n")))
+	})
 	handle("/upload", func(w http.ResponseWriter, r *http.Request) {
 		sum := sha256.New()
 		n, err := io.Copy(sum, r.Body)
@@ -413,6 +422,13 @@ func (h *habits) handler(begun time.Time) http.Handler {
 	handle("/say", func(_ http.ResponseWriter, r *http.Request) { fmt.Println(r.FormValue("text")) })
 	handle("/notify", func(_ http.ResponseWriter, r *http.Request) { notify(r.FormValue("state")) })
 	return mux
+}
+
+// noise reads as bytes without end that look random and are the same for the same seed.
+func noise(seed int) io.Reader {
+	var key [32]byte
+	binary.LittleEndian.PutUint64(key[:], uint64(seed))
+	return rand.NewChaCha8(key)
 }
 
 // zeros reads as zeros without end.
