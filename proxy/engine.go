@@ -69,8 +69,8 @@ type policies struct {
 type engines [engineKinds]*engineUse
 
 // choose returns the engine for a listener.
-func (e *engines) choose(asked topology.ProxyEngine, _ topology.Listener) engineKind {
-	if asked == topology.EngineNetHTTP || e[engineLoop] == nil {
+func (e *engines) choose(asked topology.ProxyEngine, l topology.Listener) engineKind {
+	if asked == topology.EngineNetHTTP || e[engineLoop] == nil || l.TLS != nil {
 		return engineNetHTTP
 	}
 	return engineLoop

@@ -38,6 +38,9 @@ func newRig(t *testing.T, routes ...topology.Route) *rig {
 	t.Helper()
 	reg := prometheus.NewRegistry()
 	r := &rig{Proxy: New(slog.New(slog.DiscardHandler), reg, nil), t: t, reg: reg}
+	if e := loops(&r.policies); e != nil && os.Getenv("PROXY_ENGINE") == "loop" {
+		r.engines[engineLoop] = &engineUse{engine: e}
+	}
 	if len(routes) == 0 {
 		routes = []topology.Route{route0("web")}
 	}

@@ -1,0 +1,304 @@
+//go:build linux
+
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"mainstay/eventloop"
+	"mainstay/proxy/http1"
+	"mainstay/topology"
+)
+
+// A loopServer serves the requests of one listener on event loops. Its branches belong to their loops; what they share is
+// what follows them here.
+type loopServer struct {
+	*listener
+	engine   *loopEngine
+	portText string    // that is bound
+	branches []*branch // by lane
+
+	connections atomic.Int64 // open ones, and those on their way to another server
+
+	mu       sync.Mutex
+	acceptor *eventloop.Acceptor // nil before serve
+	stopped  bool
+	empty    chan struct{} // nil, or closed when there are no connections
+}
+
+// listen implements engine.
+func (e *loopEngine) listen(l *listener) server {
+	s := &loopServer{listener: l, engine: e, portText: l.port()}
+	for _, lane := range e.running() {
+		s.branches = append(s.branches, &branch{server: s, lane: lane})
+	}
+	return s
+}
+
+// bound implements server.
+func (s *loopServer) bound() *listener { return s.listener }
+
+// connected implements server.
+func (s *loopServer) connected() int { return int(s.connections.Load()) }
+
+// serve implements server.
+func (s *loopServer) serve() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return
+	}
+	fd, err := s.descriptor()
+	if err == nil {
+		if s.acceptor, err = s.engine.group.Accept(fd, s); err != nil {
+			unix.Close(fd)
+		}
+	}
+	if err != nil {
+		s.engine.log.Error("listener accepts nothing", "address", s.address, "error", err)
+	}
+}
+
+// descriptor returns another descriptor of the listening socket.
+func (s *loopServer) descriptor() (fd int, err error) {
+	raw, err := s.Listener.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	if e := raw.Control(func(number uintptr) { fd, err = unix.FcntlInt(number, unix.F_DUPFD_CLOEXEC, 3) }); e != nil {
+		return -1, e
+	}
+	return fd, os.NewSyscallError("fcntl", err)
+}
+
+// Welcome implements eventloop.Welcomer.
+func (s *loopServer) Welcome(l *eventloop.Loop, fd int, peer netip.AddrPort) {
+	s.engine.metrics.connections.Inc()
+	s.connections.Add(1)
+	s.branch(l).welcome(fd, peer.Addr().Unmap().WithZone(""))
+}
+
+// Exhausted implements eventloop.Welcomer: it closes connections that ask for nothing.
+func (s *loopServer) Exhausted(l *eventloop.Loop, err error) int {
+	s.engine.log.Warn("connections closed for want of descriptors", "address", s.address, "error", err)
+	return s.branch(l).shed(16)
+}
+
+// branch returns what the server has on the loop.
+func (s *loopServer) branch(l *eventloop.Loop) *branch {
+	for _, b := range s.branches {
+		if b.lane.loop == l {
+			return b
+		}
+	}
+	return nil
+}
+
+// each calls f for every branch on its loop and waits for it.
+func (s *loopServer) each(f func(*branch)) {
+	for _, b := range s.branches {
+		b.lane.loop.Do(func() { f(b) })
+	}
+}
+
+// take implements server.
+func (s *loopServer) take(f *os.File, secure bool) error {
+	if secure {
+		return errors.New("the listener does not speak TLS any more")
+	}
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	fd := -1
+	if e := raw.Control(func(number uintptr) { fd, err = unix.FcntlInt(number, unix.F_DUPFD_CLOEXEC, 3) }); e != nil {
+		return e
+	}
+	if err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	peer, err := peerOf(fd)
+	if err != nil {
+		unix.Close(fd)
+		return err
+	}
+	s.engine.metrics.connections.Inc()
+	s.connections.Add(1)
+	if !s.place(fd, peer) {
+		unix.Close(fd)
+		s.forget()
+		return errors.New("the listener is being closed")
+	}
+	return nil
+}
+
+// place gives a connection to the branch whose loop has the fewest. It returns false if the server is closing.
+func (s *loopServer) place(fd int, peer netip.Addr) (placed bool) {
+	to := s.branches[0]
+	for _, b := range s.branches {
+		if b.lane.loop.Connections() < to.lane.loop.Connections() {
+			to = b
+		}
+	}
+	to.lane.loop.Do(func() {
+		if placed = !to.closing; placed {
+			to.welcome(fd, peer)
+		}
+	})
+	return placed
+}
+
+// peerOf returns the address of who is at the other end.
+func peerOf(fd int) (netip.Addr, error) {
+	address, err := unix.Getpeername(fd)
+	if err != nil {
+		return netip.Addr{}, os.NewSyscallError("getpeername", err)
+	}
+	switch a := address.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrFrom4(a.Addr), nil
+	case *unix.SockaddrInet6:
+		return netip.AddrFrom16(a.Addr).Unmap(), nil
+	}
+	return netip.Addr{}, fmt.Errorf("it is no TCP connection")
+}
+
+// forget takes note that a connection is not the server's any more.
+func (s *loopServer) forget() {
+	if s.connections.Add(-1) > 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.empty != nil && s.connections.Load() == 0 {
+		close(s.empty)
+		s.empty = nil
+	}
+}
+
+// left returns a channel that is closed when there are no connections. None may come.
+func (s *loopServer) left() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.empty == nil {
+		s.empty = make(chan struct{})
+	}
+	empty := s.empty
+	if s.connections.Load() == 0 {
+		close(s.empty)
+		s.empty = nil
+	}
+	return empty
+}
+
+// stop implements server.
+func (s *loopServer) stop(ctx context.Context) {
+	s.mu.Lock()
+	s.stopped = true
+	acceptor := s.acceptor
+	s.mu.Unlock()
+	if acceptor != nil {
+		acceptor.Close()
+	}
+	s.Listener.Close()
+	s.each((*branch).close)
+	left := s.left()
+	select {
+	case <-left:
+	case <-ctx.Done():
+		s.each((*branch).cut)
+		<-left
+	}
+}
+
+// A branch is what a server has on one loop. It belongs to that loop.
+type branch struct {
+	server   *loopServer
+	lane     *lane
+	sessions *session
+	closing  bool     // no request follows those that there are
+	parcels  *parcels // nil: connections stay
+
+	settings *listenerSettings // that head was made for
+	head     http1.Limits
+}
+
+func (b *branch) add(s *session) {
+	if s.next = b.sessions; s.next != nil {
+		s.next.previous = s
+	}
+	b.sessions = s
+}
+
+func (b *branch) remove(s *session) {
+	if s.previous != nil {
+		s.previous.next = s.next
+	} else {
+		b.sessions = s.next
+	}
+	if s.next != nil {
+		s.next.previous = s.previous
+	}
+	s.previous, s.next = nil, nil
+}
+
+// limits returns what clients may do.
+func (b *branch) limits() *topology.ClientLimits { return &b.server.settings.Load().limits }
+
+// headLimits returns how large a request's header may be.
+func (b *branch) headLimits() *http1.Limits {
+	if settings := b.server.settings.Load(); settings != b.settings {
+		b.settings, b.head = settings, http1.DefaultLimits()
+		if n := settings.limits.HeaderSize; n > 0 {
+			b.head.Head, b.head.Target = n, n
+		}
+		if n := settings.limits.HeaderFields; n > 0 {
+			b.head.Fields = n
+		}
+	}
+	return &b.head
+}
+
+// ends reports whether connections end with the response that they get next.
+func (b *branch) ends() bool { return b.closing }
+
+// shed closes at most so many sessions that ask for nothing and returns how many it was.
+func (b *branch) shed(most int) (closed int) {
+	for s := b.sessions; s != nil && closed < most; {
+		next := s.next
+		if s.idle() {
+			s.close()
+			closed++
+		}
+		s = next
+	}
+	return closed
+}
+
+// close ends sessions that ask for nothing. The others end with their response.
+func (b *branch) close() {
+	b.closing = true
+	b.shed(int(b.server.connections.Load()))
+}
+
+// cut ends all sessions and what runs on them.
+func (b *branch) cut() {
+	b.closing = true
+	for s := b.sessions; s != nil; {
+		next := s.next
+		if s.state == sessionBusy {
+			s.x.ended(reasonShutdown)
+		}
+		s.close()
+		s = next
+	}
+}

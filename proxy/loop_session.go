@@ -1,0 +1,390 @@
+//go:build linux
+
+package proxy
+
+import (
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mainstay/eventloop"
+	"mainstay/proxy/http1"
+)
+
+// A sessionState is what a session is at.
+type sessionState uint8
+
+const (
+	sessionIdle   sessionState = iota // between two requests: nothing of the next one has come
+	sessionHead                       // some of a request's header has come
+	sessionBusy                       // an exchange is under way
+	sessionLinger                     // nothing more is sent, and what still comes is thrown away
+	sessionClosed
+)
+
+// A session is a client's connection. Between two requests it holds no buffer.
+type session struct {
+	socket eventloop.Socket
+	timer  eventloop.Timer
+	output eventloop.Output
+	branch *branch
+
+	previous, next *session // in the branch's list
+
+	state   sessionState
+	fresh   bool          // no request has come yet
+	serving bool          // serve is at work
+	again   bool          // it was asked for meanwhile
+	alarm   time.Duration // when the timer goes off at the latest; 0: it is not set
+	since   time.Duration // when the state began
+	written time.Duration // when the client took something last, while there is output
+
+	peer netip.Addr
+	name string // of peer, as text
+
+	x *loopExchange // from a request's first byte until the end of its response
+
+	rest   []byte            // read and not used yet; in stored, or in the lane's room for this turn
+	stored *eventloop.Buffer // nil: none
+}
+
+// welcome begins a session on a connection.
+func (b *branch) welcome(fd int, peer netip.Addr) {
+	s := &session{branch: b, peer: peer, name: peer.String(), fresh: true, since: b.lane.clock()}
+	if err := b.lane.loop.Adopt(&s.socket, fd, s); err != nil {
+		unix.Close(fd)
+		b.server.forget()
+		return
+	}
+	b.add(s)
+	s.state = sessionIdle
+	s.expect(s.due())
+}
+
+func (s *session) lane() *lane { return s.branch.lane }
+
+// enter begins a state.
+func (s *session) enter(state sessionState) { s.state, s.since = state, s.lane().clock() }
+
+// Ready implements eventloop.Handler.
+func (s *session) Ready(events eventloop.Events) {
+	if s.output.Size() > 0 && events&(eventloop.Writable|eventloop.Failed) != 0 && !s.flush() {
+		return
+	}
+	switch s.state {
+	case sessionIdle, sessionHead:
+		s.serve()
+	case sessionBusy:
+		s.x.sessionReady(events)
+		s.store()
+	case sessionLinger:
+		s.linger()
+	case sessionClosed:
+	}
+}
+
+// serve reads requests and begins to answer them, until there is none, or one takes longer.
+func (s *session) serve() {
+	if s.serving {
+		s.again = true
+		return
+	}
+	s.serving = true
+	for s.again = true; s.again; {
+		s.again = false
+		for s.state <= sessionHead && s.advance() {
+		}
+	}
+	s.serving = false
+	s.store()
+}
+
+// advance goes on reading a request. It returns false if there is nothing to read now.
+func (s *session) advance() bool {
+	if len(s.rest) == 0 {
+		if s.output.Size() > eventloop.LowWater || s.depart() {
+			return false
+		}
+		if s.more() != nil {
+			s.close() // a request that was begun was none
+			return false
+		}
+		if len(s.rest) == 0 {
+			return false
+		}
+	}
+	if s.x == nil {
+		s.x = s.lane().exchange(s)
+		s.enter(sessionHead)
+		s.fresh = false
+	}
+	if s.x.readHead() {
+		return true
+	}
+	if s.state == sessionHead {
+		s.expect(s.due())
+	}
+	return s.state == sessionHead
+}
+
+// store keeps what was read and not used, when the turn ends.
+func (s *session) store() {
+	switch {
+	case len(s.rest) == 0:
+		if s.stored != nil {
+			s.stored.Release()
+			s.stored = nil
+		}
+		s.rest = nil
+	case s.stored == nil:
+		s.stored = s.lane().loop.Buffer(len(s.rest))
+		s.stored.Append(s.rest)
+		s.rest = s.stored.Bytes()
+	}
+}
+
+// more reads into rest what the client has sent, if there is nothing in it. It returns io.EOF at the end.
+func (s *session) more() error {
+	if len(s.rest) > 0 {
+		return nil
+	}
+	if s.stored != nil {
+		s.stored.Release()
+		s.stored = nil
+	}
+	lane := s.lane()
+	n, err := s.read(lane.in)
+	s.rest = lane.in[:n]
+	return err
+}
+
+func (s *session) read(p []byte) (int, error) { return s.socket.Read(p) }
+
+// write sends p to the client, now or when it takes it.
+func (s *session) write(p []byte) error {
+	if s.output.Size() == 0 {
+		s.written = s.lane().clock()
+	}
+	err := s.output.Write(&s.socket, p)
+	if err == nil && s.output.Size() > 0 {
+		if limit := s.branch.limits().SendTimeout; limit > 0 {
+			s.expect(s.written + limit)
+		}
+	}
+	return err
+}
+
+// flush sends what waits and lets go on who waits for that. It returns false if the session has ended.
+func (s *session) flush() bool {
+	before := s.output.Size()
+	if err := s.output.Flush(&s.socket); err != nil {
+		s.gone()
+		return false
+	}
+	if s.output.Size() < before {
+		s.written = s.lane().clock()
+	}
+	switch s.state {
+	case sessionBusy:
+		s.x.drained()
+	case sessionLinger:
+		if s.output.Size() == 0 {
+			_ = s.socket.CloseWrite()
+			s.since = s.lane().clock()
+			s.expect(s.due())
+		}
+	}
+	return s.state != sessionClosed
+}
+
+// gone says that the client has left.
+func (s *session) gone() {
+	if s.state == sessionBusy {
+		s.x.abandoned()
+		return
+	}
+	s.close()
+}
+
+// left reports whether the client has left, who may still have sent something that was not read.
+func (s *session) left() bool {
+	if s.socket.Failed() {
+		return true
+	}
+	if !s.socket.PeerClosed() || len(s.rest) > 0 {
+		return false
+	}
+	var one [1]byte
+	n, _, err := unix.Recvfrom(s.socket.FD(), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	return n <= 0 && err != unix.EAGAIN
+}
+
+// finished is called at the end of an exchange whose response was sent, or given to output.
+func (s *session) finished(x *loopExchange) {
+	last, cut := x.last || s.branch.closing, x.cut
+	unbounded := x.reply.Framing == http1.UntilClose
+	s.x = nil
+	s.lane().release(x)
+	switch {
+	case cut && unbounded:
+		s.socket.Reset() // or what was sent would look whole
+		s.close()
+	case cut:
+		s.close()
+	case last:
+		s.hangUp()
+	default:
+		s.enter(sessionIdle)
+		s.expect(s.due())
+		s.serve()
+	}
+}
+
+// hangUp ends the connection so that the client gets what was sent to it: closing it with something unread would reset it
+// (RFC 9112, section 9.6).
+func (s *session) hangUp() {
+	if s.socket.PeerClosed() && s.output.Size() == 0 {
+		s.close()
+		return
+	}
+	s.rest = nil
+	s.store()
+	s.enter(sessionLinger)
+	if s.output.Size() == 0 {
+		_ = s.socket.CloseWrite()
+	}
+	s.expect(s.due())
+	s.linger()
+}
+
+// linger throws away what the client sends.
+func (s *session) linger() {
+	for range 4 {
+		n, err := s.read(s.lane().in)
+		if err != nil && s.output.Size() == 0 || s.socket.Failed() {
+			s.close()
+			return
+		}
+		if n == 0 {
+			return
+		}
+	}
+	s.lane().loop.Again(&s.socket)
+}
+
+// close closes the connection. It has no exchange any more, or one of which only part of the header has come.
+func (s *session) close() {
+	if s.state == sessionClosed {
+		return
+	}
+	s.socket.Close()
+	s.output.Drop()
+	s.end()
+	s.branch.server.forget()
+}
+
+// end ends the session, whose connection is closed, or another's.
+func (s *session) end() {
+	if s.x != nil {
+		s.lane().release(s.x)
+		s.x = nil
+	}
+	s.rest = nil
+	s.store()
+	s.state = sessionClosed
+	s.lane().loop.StopTimer(&s.timer)
+	s.branch.remove(s)
+}
+
+// idle reports whether the session asks for nothing.
+func (s *session) idle() bool {
+	return s.state == sessionIdle && len(s.rest) == 0 && s.output.Size() == 0
+}
+
+// broken ends what a bug has left of the session.
+func (s *session) broken() {
+	s.serving = false
+	if s.state == sessionBusy {
+		s.x.fail()
+		return
+	}
+	s.close()
+}
+
+// due returns when the client will have been waited for long enough; 0: never.
+func (s *session) due() time.Duration {
+	limits := s.branch.limits()
+	after := func(begin, limit time.Duration) time.Duration {
+		if limit <= 0 {
+			return 0
+		}
+		return begin + limit
+	}
+	due := time.Duration(0)
+	switch s.state {
+	case sessionIdle:
+		due = after(s.since, limits.IdleTimeout)
+		if s.fresh {
+			due = after(s.since, limits.HeaderTimeout)
+		}
+	case sessionHead:
+		due = after(s.since, limits.HeaderTimeout)
+	case sessionBusy:
+		due = s.x.due()
+	case sessionLinger:
+		if s.output.Size() == 0 {
+			return s.since + lingerTimeout
+		}
+	}
+	if s.output.Size() > 0 {
+		due = sooner(due, after(s.written, limits.SendTimeout))
+	}
+	return due
+}
+
+// sooner returns the earlier of two times, of which 0 is never.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// expect has the timer go off at due, or earlier; 0 is never. When it does, it is found out what has taken too long: later ends of
+// waiting cost nothing.
+func (s *session) expect(due time.Duration) {
+	if due == 0 || s.alarm != 0 && s.alarm <= due {
+		return
+	}
+	s.alarm = due
+	lane := s.lane()
+	lane.loop.SetTimer(&s.timer, due-lane.clock(), s)
+}
+
+// Expire implements eventloop.Expirer.
+func (s *session) Expire(*eventloop.Timer) {
+	s.alarm = 0
+	if due := s.due(); due == 0 || due > s.lane().clock() {
+		s.expect(due)
+		return
+	}
+	s.expired()
+	if s.state != sessionClosed {
+		s.expect(s.due())
+	}
+}
+
+// expired ends what has taken too long.
+func (s *session) expired() {
+	if limit := s.branch.limits().SendTimeout; s.output.Size() > 0 && limit > 0 && s.written+limit <= s.lane().clock() {
+		s.gone()
+		return
+	}
+	if s.state == sessionBusy {
+		s.x.late()
+		s.store()
+		return
+	}
+	s.close()
+}
