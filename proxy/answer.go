@@ -21,7 +21,9 @@ const (
 	reasonIncomplete      reason = "incomplete"       // the response was cut short
 	reasonTimeoutHeader   reason = "timeout_header"   // no response in time
 	reasonTimeoutIdle     reason = "timeout_idle"     // no byte in either direction for too long
-	reasonTimeoutBody     reason = "timeout_body"     // the client stopped sending its request
+	reasonTimeoutRequest  reason = "timeout_request"  // the client did not send its request's header in time
+	reasonTimeoutBody     reason = "timeout_body"     // the client stopped sending its request, or was too slow
+	reasonTimeoutSend     reason = "timeout_send"     // the client stopped taking the response, or was too slow
 	reasonClientAbort     reason = "client_abort"     // the client went away
 	reasonDrained         reason = "drained"          // the instance was stopped and the time for draining was up
 	reasonShutdown        reason = "shutdown"         // the listener was closed and the time for that was up
@@ -78,9 +80,9 @@ func (r reason) answer() answer {
 		return answer{504, "http_response_timeout", "the instance did not respond in time"}
 	case reasonTimeoutIdle:
 		return answer{504, "connection_read_timeout", "the instance stopped taking the request"}
-	case reasonTimeoutBody:
+	case reasonTimeoutRequest, reasonTimeoutBody:
 		return answer{408, "http_request_error", "the request did not arrive in time"}
-	case reasonClientAbort:
+	case reasonClientAbort, reasonTimeoutSend:
 		return answer{status: statusClientClosedRequest}
 	case reasonDrained:
 		return answer{503, "connection_terminated", "the instance was stopped before it responded"}

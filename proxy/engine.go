@@ -58,11 +58,12 @@ const (
 
 // policies are what every engine serves by.
 type policies struct {
-	log     *slog.Logger
-	metrics metrics
-	table   atomic.Pointer[table]
-	access  atomic.Pointer[accessLog] // nil: none; a request asks for it when it has ended
-	name    string                    // of this proxy in Via, unlike any other's
+	log      *slog.Logger
+	metrics  metrics
+	table    atomic.Pointer[table]
+	access   atomic.Pointer[accessLog] // nil: none; a request asks for it when it has ended
+	visitors visitors
+	name     string // of this proxy in Via, unlike any other's
 }
 
 // engines are the proxy's. One that this system does not have is nil.

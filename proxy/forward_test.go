@@ -391,13 +391,15 @@ func TestForwardUnexpectedSwitch(t *testing.T) {
 // TestRefuse sends what must not reach an instance.
 func TestRefuse(t *testing.T) {
 	r := newRig(t, topology.Route{Host: "a", PathPrefix: "/", Service: "web"}, topology.Route{Host: "none", PathPrefix: "/", Service: "none"})
+	r.topology.Proxy.Limits.HeaderSize = 32 << 10
+	r.apply()
 	r.instance("web", "web/1", func(w http.ResponseWriter, req *http.Request) {
 		t.Errorf("the instance got %s %s", req.Method, req.RequestURI)
 	})
 	for _, c := range []struct {
 		request string
 		status  int
-		ours    string // the error of Proxy-Status; empty: net/http's own refusal
+		ours    string // the error of Proxy-Status
 	}{
 		{"GET / HTTP/1.1\r\nHost: b\r\n\r\n", 404, "destination_not_found"},
 		{"GET / HTTP/1.1\r\nHost: none\r\n\r\n", 503, "destination_unavailable"},
@@ -410,30 +412,27 @@ func TestRefuse(t *testing.T) {
 		{"GET / HTTP/1.1\r\nHost: a:b\r\n\r\n", 400, "http_request_error"},
 		{"GET / HTTP/1.1\r\nHost: a,b\r\n\r\n", 400, "http_request_error"},
 		{"POST / HTTP/1.1\r\nHost: b\r\nContent-Length: 1000000\r\n\r\n", 404, "destination_not_found"},
-		{"GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n", 400, ""},
-		{"GET / HTTP/1.1\r\n\r\n", 400, ""},
-		{"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400, ""},
-		{"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400, ""},
-		{"GET / HTTP/1.1\r\nHost: a\r\nX: a\x00b\r\n\r\n", 400, ""},
-		{"GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n", 400, ""},
-		{"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx", 400, ""},
-		{"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\nx", 400, ""},
-		{"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1,1\r\n\r\nx", 400, ""},
-		{"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501, ""},
-		{"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 501, ""},
-		{"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 501, ""},
-		{"GET / HTTP/1.1\r\nHost: a\r\nExpect: 200-maybe\r\n\r\n", 417, ""},
-		{"GET / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 40_000) + "\r\n\r\n", 431, ""},
+		{"GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n", 400, "http_request_error"},
+		{"GET / HTTP/1.1\r\n\r\n", 400, "http_request_error"},
+		{"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400, "http_request_error"},
+		{"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400, "http_request_error"},
+		{"GET / HTTP/1.1\r\nHost: a\r\nX: a\x00b\r\n\r\n", 400, "http_request_error"},
+		{"GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n", 400, "http_request_error"},
+		{"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx", 400, "http_request_error"},
+		{"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\nx", 400, "http_request_error"},
+		{"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1,1\r\n\r\nx", 400, "http_request_error"},
+		{"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501, "http_request_error"},
+		{"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400, "http_request_error"},
+		{"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "http_request_error"},
+		{"GET / HTTP/1.1\r\nHost: a\r\nExpect: 200-maybe\r\n\r\n", 417, "http_request_error"},
+		{"GET / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 40_000) + "\r\n\r\n", 431, "http_request_error"},
 	} {
 		res, body := r.send(c.request)
 		want := "mainstay; error=" + c.ours + "; details="
-		if c.ours == "" {
-			want = ""
-		}
 		if res.StatusCode != c.status || !strings.HasPrefix(res.Header.Get("Proxy-Status"), want) {
 			t.Errorf("%.80q: %s, %q", c.request, res.Status, res.Header.Get("Proxy-Status"))
 		}
-		if id := res.Header.Get("X-Request-Id"); c.ours != "" && (!isRequestID(id) || !strings.Contains(body, id)) {
+		if id := res.Header.Get("X-Request-Id"); !isRequestID(id) || !strings.Contains(body, id) {
 			t.Errorf("%.80q: id %q, body %q", c.request, id, body)
 		}
 		if (c.status == 503) != (res.Header.Get("Retry-After") == "1") || (c.status == 405) != (res.Header.Get("Allow") != "") {
@@ -443,7 +442,7 @@ func TestRefuse(t *testing.T) {
 }
 
 // TestForwardSmuggling sends what recipients have been known to read in two ways, and looks at the bytes that the
-// instance gets: one request each, framed in one way.
+// instance gets: none, or one request, framed in one way.
 func TestForwardSmuggling(t *testing.T) {
 	r := newRig(t)
 	got := make(chan []byte, 1)
@@ -459,12 +458,15 @@ func TestForwardSmuggling(t *testing.T) {
 		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 	})
 	for _, c := range []struct{ request, framing, content string }{
-		{"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\n", "Transfer-Encoding: chunked", "3\r\nabc\r\n0\r\n\r\n"},
-		{"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc", "Content-Length: 3", "abc"},
-		{"GET / HTTP/1.1\r\nHost: a\r\nX-Folded: a\r\n b\r\n\r\n", "X-Folded: a b", ""},
+		{"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\n", "", ""},
+		{"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc", "", ""},
+		{"GET / HTTP/1.1\r\nHost: a\r\nX-Folded: a\r\n b\r\n\r\n", "", ""},
 		{"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;ext=\"x\"\r\nabc\r\n0\r\n\r\n", "Transfer-Encoding: chunked", "3\r\nabc\r\n0\r\n\r\n"},
 	} {
-		if res, _ := r.send(c.request); res.StatusCode != 200 {
+		switch res, _ := r.send(c.request); {
+		case c.framing == "" && res.StatusCode == 400:
+			continue
+		case c.framing == "" || res.StatusCode != 200:
 			t.Errorf("%q: %s", c.request, res.Status)
 			continue
 		}

@@ -18,6 +18,7 @@ type metrics struct {
 	held        *prometheus.CounterVec
 	fallbacks   *prometheus.CounterVec
 	connections prometheus.Counter
+	refused     prometheus.Counter
 	dropped     prometheus.Counter
 }
 
@@ -57,6 +58,10 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		connections: f.NewCounter(prometheus.CounterOpts{
 			Name: "proxy_accepted_connections_total",
 			Help: "Connections accepted from clients.",
+		}),
+		refused: f.NewCounter(prometheus.CounterOpts{
+			Name: "proxy_refused_connections_total",
+			Help: "Connections closed at once because their client had as many as it may have.",
 		}),
 		dropped: f.NewCounter(prometheus.CounterOpts{
 			Name: "proxy_access_log_dropped_total",

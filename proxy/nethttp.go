@@ -17,9 +17,10 @@ import (
 // A netHTTP is the engine that forwards requests with net/http. It brings together what knows nothing of it: the table,
 // the pools, the policies and the access log.
 //
-// net/http reads requests before we see them. What it refuses (most malformed requests) is in no access log. What it
-// repairs reaches instances repaired: of Content-Length beside Transfer-Encoding the latter counts, a folded line
-// becomes one line.
+// net/http would repair some of what is malformed and refuse the rest without a word in the access log. So of HTTP/1 it only
+// sees what http1 has accepted: a strictConn stands before it on the side of clients, an instanceConn on that of instances.
+// What HTTP/2 asks for is net/http's to refuse, and of its limits these are not ours: the time that a header section may take
+// (an idle connection's holds), and the log line for one that is too large.
 type netHTTP struct {
 	*policies
 	buffers sync.Pool // of *[copySize]byte
@@ -81,7 +82,7 @@ func (e *netHTTP) connect(address string) conns {
 			if err != nil {
 				return nil, dialError{err}
 			}
-			return &countedConn{Conn: conn}, nil
+			return newInstanceConn(conn), nil
 		},
 		Protocols:              protocols,
 		DisableCompression:     true,
@@ -91,24 +92,6 @@ func (e *netHTTP) connect(address string) conns {
 		MaxResponseHeaderBytes: maxResponseHeaderBytes,
 	}
 }
-
-// A countedConn tells whether anything was sent on it.
-type countedConn struct {
-	net.Conn
-	written atomic.Int64
-}
-
-// Write implements net.Conn.
-func (c *countedConn) Write(p []byte) (int, error) {
-	// Counted before, so that who asks when the connection was closed knows of all that went out.
-	c.written.Add(int64(len(p)))
-	n, err := c.Conn.Write(p)
-	c.written.Add(int64(n - len(p)))
-	return n, err
-}
-
-// CloseWrite ends the sending direction.
-func (c *countedConn) CloseWrite() error { return c.Conn.(*net.TCPConn).CloseWrite() }
 
 // An exchange is one request and its response.
 type exchange struct {
@@ -127,6 +110,9 @@ type exchange struct {
 	calls    chan struct{} // receives when the delivery's waiter is called; nil: it may not wait
 	header   fields        // of the request as it is sent on
 	body     *requestBody  // nil: none
+	// sending is how the client sends the body, awaited since when it is read. They belong to who reads it.
+	sending pace
+	awaited time.Time
 	// started says that an instance's response may have been begun to be sent.
 	started atomic.Bool
 	// cut says that the response could not be finished, which the client must notice.
@@ -170,9 +156,16 @@ func (x *exchange) open() {
 		_ = x.control.EnableFullDuplex()
 		x.body = &requestBody{
 			source: x.r.Body,
-			before: func() { _ = x.control.SetReadDeadline(time.Now().Add(bodyStallTimeout)) },
-			after: func() {
+			before: func() {
+				limits := x.server.settings.Load().limits
+				x.awaited = time.Now()
+				if patience := x.sending.patience(limits.BodyTimeout, limits.MinimumRate); patience < forever {
+					_ = x.control.SetReadDeadline(x.awaited.Add(patience))
+				}
+			},
+			after: func(n int) {
 				_ = x.control.SetReadDeadline(time.Time{})
+				x.sending.move(time.Since(x.awaited), n)
 				x.watch.touch()
 			},
 			rouse:  func() { _ = x.control.SetReadDeadline(time.Unix(1, 0)) },

@@ -20,7 +20,7 @@ var (
 type requestBody struct {
 	source io.Reader
 	before func()        // is called before each read of the client
-	after  func()        // is called after each
+	after  func(n int)   // is called after each, with what it brought
 	rouse  func()        // makes a read of the client that waits return
 	fields func() fields // the trailer section, once the content has ended
 
@@ -113,7 +113,7 @@ func (a *attemptBody) Read(p []byte) (int, error) {
 	}
 	b.before()
 	n, err := b.source.Read(p)
-	b.after()
+	b.after(n)
 	b.keep(p[:n])
 	b.end = err
 	if err == io.EOF {

@@ -220,6 +220,9 @@ func (x *exchange) ended(otherwise reason) reason {
 	if why, ok := context.Cause(x.ctx).(reason); ok {
 		return why
 	}
+	if x.client().slow.Load() {
+		return reasonTimeoutSend
+	}
 	if x.ctx.Err() != nil {
 		return reasonClientAbort
 	}
@@ -234,7 +237,7 @@ type tracer struct {
 
 	mu      sync.Mutex
 	closed  bool
-	conn    *countedConn
+	conn    *instanceConn
 	base    int64 // what had been written to conn before
 	answers bool  // the first byte of a response has come
 	interim int   // 1xx responses
@@ -254,7 +257,8 @@ func (t *tracer) hooks() *httptrace.ClientTrace {
 
 func (t *tracer) connected(info httptrace.GotConnInfo) {
 	t.mu.Lock()
-	t.conn, _ = info.Conn.(*countedConn)
+	t.conn, _ = info.Conn.(*instanceConn)
+	t.conn.expect(t.x.r.Method == http.MethodHead)
 	t.base, t.answers = t.conn.written.Load(), false
 	t.mu.Unlock()
 	t.reached()

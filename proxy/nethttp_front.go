@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/http"
 	"sync"
+
+	"mainstay/topology"
 )
 
 // A front is what a server reads requests with: net/http twice, because only TLS connections, which cannot be given to another
@@ -13,11 +15,13 @@ import (
 type front struct {
 	plain, secure *intake
 	cancel        context.CancelCauseFunc // ends every request
+	limits        topology.ClientLimits   // that net/http holds to itself, for HTTP/2
+	clients       int                     // that it serves; the server's mu guards it
 }
 
-func newFront(s *netHTTPServer) *front {
+func newFront(s *netHTTPServer, limits topology.ClientLimits) *front {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	return &front{plain: newIntake(s, ctx), secure: newIntake(s, ctx), cancel: cancel}
+	return &front{plain: newIntake(s, ctx, limits), secure: newIntake(s, ctx, limits), cancel: cancel, limits: limits}
 }
 
 // start begins to serve.
@@ -56,25 +60,34 @@ type intake struct {
 	once   sync.Once
 }
 
-func newIntake(s *netHTTPServer, ctx context.Context) *intake {
+func newIntake(s *netHTTPServer, ctx context.Context, limits topology.ClientLimits) *intake {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	return &intake{
 		http: &http.Server{
-			Handler:           s,
-			Protocols:         protocols,
-			ReadHeaderTimeout: readHeaderTimeout,
-			IdleTimeout:       keepAliveTimeout,
-			MaxHeaderBytes:    maxHeaderBytes,
-			BaseContext:       func(net.Listener) context.Context { return ctx },
-			ConnContext:       withClient,
-			ConnState:         s.connState,
+			Handler:   s,
+			Protocols: protocols,
+			// Of HTTP/1 strictConn has seen to the time that it takes and to its size. These are for HTTP/2.
+			IdleTimeout:    limits.IdleTimeout,
+			MaxHeaderBytes: headerBytes(limits.HeaderSize),
+			HTTP2:          &http.HTTP2Config{WriteByteTimeout: limits.SendTimeout},
+			BaseContext:    func(net.Listener) context.Context { return ctx },
+			ConnContext:    withClient,
+			ConnState:      s.connState,
 			// What net/http logs is what peers do: failed handshakes, resets.
 			ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		},
 		addr: s.Addr(), conns: make(chan net.Conn), closed: make(chan struct{}), served: make(chan struct{}),
 	}
+}
+
+// headerBytes returns what net/http is told of the size of a header. It counts a little less than what is sent.
+func headerBytes(size int) int {
+	if size <= 0 {
+		return 16 << 20
+	}
+	return size
 }
 
 func (i *intake) start() {
@@ -89,6 +102,14 @@ func (i *intake) shutdown(ctx context.Context) {
 	// Its error is ctx's, and what is left is cut by the caller.
 	_ = i.http.Shutdown(ctx)
 	<-i.served
+}
+
+// offer gives a connection to net/http. It reports whether it was taken; if not, it is still the caller's.
+func (f *front) offer(secure bool, conn net.Conn) bool {
+	if secure {
+		return f.secure.offer(conn)
+	}
+	return f.plain.offer(conn)
 }
 
 // offer gives the intake a connection. It reports whether it was taken; if not, it is still the caller's.

@@ -13,7 +13,6 @@ const dismissTimeout = 5 * time.Second
 func (s *netHTTPServer) give(ctx context.Context, g *giver) {
 	s.pause(g)
 	s.mu.Lock()
-	f := s.front
 	clients := make([]*client, 0, len(s.clients))
 	for c := range s.clients {
 		clients = append(clients, c)
@@ -26,7 +25,12 @@ func (s *netHTTPServer) give(ctx context.Context, g *giver) {
 	var leaving sync.WaitGroup
 	leaving.Go(func() {
 		s.dismiss(ctx, left)
-		f.secure.shutdown(ctx)
+		s.mu.Lock()
+		f := s.front
+		s.mu.Unlock()
+		if f != nil {
+			f.secure.shutdown(ctx)
+		}
 	})
 	defer leaving.Wait()
 	select {
@@ -78,14 +82,15 @@ func (s *netHTTPServer) resume() {
 		s.mu.Unlock()
 		return
 	}
-	former, next := s.front, newFront(s)
-	s.front = next
-	if len(s.clients) > 0 {
+	former := s.front
+	s.front = nil
+	if former != nil && former.clients > 0 {
 		s.older = append(s.older, former)
 	}
 	s.mu.Unlock()
-	next.start()
-	former.retire()
+	if former != nil {
+		former.retire()
+	}
 	s.giver.Store(nil)
 
 	s.mu.Lock()

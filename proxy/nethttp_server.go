@@ -14,33 +14,31 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"mainstay/proxy/http1"
 )
 
 // These keep a client from holding what others need.
 const (
-	readHeaderTimeout = 10 * time.Second // from a request's first byte, or the connection's start, to its header's end
-	keepAliveTimeout  = 75 * time.Second // between requests
-	bodyStallTimeout  = 60 * time.Second // without a byte of a request's content that is waited for
-	lingerTimeout     = time.Second      // for content that nobody wants, so that the client sees the response
-	maxHeaderBytes    = 28 << 10         // net/http adds 4 KiB
+	lingerTimeout = time.Second      // for content that nobody wants, so that the client sees the response
+	hurryTimeout  = 10 * time.Second // for the rest of a request's header when connections are given away
 )
 
 // A netHTTPServer serves the requests of one listener with net/http.
 type netHTTPServer struct {
 	*listener
-	log         *slog.Logger
-	engine      *netHTTP
-	connections atomic.Int64 // open ones
-	requests    tracker
-	giver       atomic.Pointer[giver] // to whom connections go that are between two requests; nil: they stay
-	accepted    chan struct{}         // closed when nothing is accepted any more
+	log        *slog.Logger
+	engine     *netHTTP
+	requests   tracker
+	handshakes sync.WaitGroup
+	giver      atomic.Pointer[giver] // to whom connections go that are between two requests; nil: they stay
+	accepted   chan struct{}         // closed when nothing is accepted any more
 
 	mu      sync.Mutex
-	front   *front
+	front   *front   // nil: nobody has come yet
 	older   []*front // before it, that may still have connections
 	clients map[*client]struct{}
-	fresh   map[net.Conn]struct{} // of them, as net/http has them, those on which no request has come yet
-	empty   chan struct{}         // nil, or closed when there are no clients
+	empty   chan struct{} // nil, or closed when there are no clients
 	closing bool
 	pausing bool
 	parked  chan struct{} // closed when a pause has begun
@@ -51,16 +49,14 @@ type netHTTPServer struct {
 func newNetHTTPServer(log *slog.Logger, engine *netHTTP, l *listener) *netHTTPServer {
 	s := &netHTTPServer{
 		listener: l, log: log, engine: engine, accepted: make(chan struct{}), changed: make(chan struct{}),
-		clients: map[*client]struct{}{}, fresh: map[net.Conn]struct{}{},
+		clients: map[*client]struct{}{},
 	}
-	s.front = newFront(s)
 	return s
 }
 
 // serve implements server.
 func (s *netHTTPServer) serve() {
 	defer close(s.accepted)
-	s.current().start()
 	for wait := time.Duration(0); ; {
 		if !s.proceed(wait) {
 			return
@@ -69,9 +65,7 @@ func (s *netHTTPServer) serve() {
 		switch {
 		case err == nil:
 			wait = 0
-			if s.admit(conn, s.settings.Load().tls != nil) != nil {
-				conn.Close()
-			}
+			s.accept(conn)
 		case isTimeout(err): // a pause
 		case errors.Is(err, net.ErrClosed):
 			return
@@ -117,39 +111,139 @@ func (s *netHTTPServer) take(f *os.File, secure bool) error {
 	if err != nil {
 		return err
 	}
-	return s.admit(conn, secure)
+	c := newClient(s, conn, secure)
+	s.engine.visitors.enter(c.address, 0)
+	return s.admit(c)
 }
 
-// admit serves a connection; secure says that TLS is to be spoken on it.
-func (s *netHTTPServer) admit(conn net.Conn, secure bool) error {
-	var config *tls.Config
-	if secure {
-		if config = s.settings.Load().tls; config == nil {
-			return errors.Join(errors.New("the listener does not speak TLS any more"), conn.Close())
-		}
+// accept serves a new connection, or closes it at once if its client has as many as it may have.
+func (s *netHTTPServer) accept(conn net.Conn) {
+	settings := s.settings.Load()
+	c := newClient(s, conn, settings.tls != nil)
+	limit := settings.limits.ConnectionsPerClient
+	if s.engine.table.Load().trusts(c.address) {
+		limit = 0
 	}
-	c := newClient(s, conn, secure)
+	s.engine.metrics.connections.Inc()
+	if !s.engine.visitors.enter(c.address, limit) {
+		s.engine.metrics.refused.Inc()
+		conn.Close()
+		return
+	}
+	_ = s.admit(c) // the listener is being closed
+}
+
+// admit serves a connection that has been counted, and closes it if it cannot.
+func (s *netHTTPServer) admit(c *client) error {
+	config := s.settings.Load().tls
+	if c.secure && config == nil {
+		s.engine.visitors.leave(c.address)
+		return errors.Join(errors.New("the listener does not speak TLS any more"), c.Conn.Close())
+	}
 	s.mu.Lock()
-	f := s.front
 	s.clients[c] = struct{}{}
 	s.mu.Unlock()
-	var taken bool
-	if secure {
-		taken = f.secure.offer(tls.Server(c, config))
-	} else {
-		taken = f.plain.offer(c)
+	if c.secure {
+		s.handshakes.Go(func() { s.handshake(c, config) })
+		return nil
 	}
-	if !taken {
-		return errors.Join(errors.New("the listener is being closed"), c.Close())
-	}
-	return nil
+	return s.offer(c, newStrictConn(c, c))
 }
+
+// offer gives a client's connection, as net/http is to read it, to the front. If that is not possible any more, it is closed.
+func (s *netHTTPServer) offer(c *client, conn net.Conn) error {
+	for f, last := s.frontFor(c), (*front)(nil); f != last; last, f = f, s.frontFor(c) {
+		if f.offer(c.secure, conn) {
+			return nil
+		}
+	}
+	return errors.Join(errors.New("the listener is being closed"), conn.Close())
+}
+
+// frontFor returns the front for a client, which is another than before if the limits are others. It is nil if there was none and
+// the server stops.
+func (s *netHTTPServer) frontFor(c *client) *front {
+	limits := c.limits()
+	s.mu.Lock()
+	var former *front
+	if !s.closing && (s.front == nil || s.front.limits != limits && !s.pausing) {
+		former, s.front = s.front, newFront(s, limits)
+		s.front.start()
+	}
+	if c.front != nil {
+		s.leaveLocked(c.front)
+	}
+	f := s.front
+	if _, open := s.clients[c]; open && f != nil {
+		c.front = f
+		f.clients++
+	}
+	if former != nil && former.clients > 0 {
+		s.older = append(s.older, former)
+	}
+	s.mu.Unlock()
+	if former != nil {
+		former.retire()
+	}
+	return f
+}
+
+// leaveLocked takes note that a front has one client less.
+func (s *netHTTPServer) leaveLocked(f *front) {
+	if f.clients--; f.clients == 0 {
+		s.older = slices.DeleteFunc(s.older, func(o *front) bool { return o == f })
+	}
+}
+
+// handshake agrees on TLS with the client and on what is spoken over it. Who takes too long is cut.
+func (s *netHTTPServer) handshake(c *client, config *tls.Config) {
+	c.allow(deadline(time.Now(), c.limits().HeaderTimeout))
+	conn := tls.Server(c, config)
+	if err := conn.Handshake(); err != nil {
+		s.log.Debug("TLS handshake failed", "client", c.address, "error", err)
+		s.refusePlain(c, err)
+		conn.Close()
+		return
+	}
+	c.allow(time.Time{})
+	var served net.Conn = conn
+	if conn.ConnectionState().NegotiatedProtocol != "h2" {
+		served = newStrictConn(conn, c)
+	}
+	_ = s.offer(c, served) // the listener is being closed
+}
+
+// refusePlain answers a client that speaks HTTP where TLS is spoken.
+func (s *netHTTPServer) refusePlain(c *client, err error) {
+	var header tls.RecordHeaderError
+	if errors.As(err, &header) && header.Conn != nil && looksLikeHTTP(header.RecordHeader) {
+		plain := &strictConn{Conn: c, client: c}
+		_ = plain.refuse(nil, reasonBadRequest, errPlain)
+	}
+}
+
+// looksLikeHTTP reports whether a connection begins like one without TLS.
+func looksLikeHTTP(begin [5]byte) bool {
+	switch string(begin[:]) {
+	case "GET /", "HEAD ", "POST ", "PUT /", "OPTIO", "PATCH", "DELET":
+		return true
+	}
+	return false
+}
+
+// errPlain is answered to a client that does not speak TLS.
+var errPlain = &http1.Error{Status: http.StatusBadRequest, Text: "this port speaks TLS", Clause: "RFC 9110, section 4.2.2"}
 
 // forget takes note of a connection that is closed.
 func (s *netHTTPServer) forget(c *client) {
+	s.engine.visitors.leave(c.address)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.clients, c)
+	if c.front != nil {
+		s.leaveLocked(c.front)
+		c.front = nil
+	}
 	if s.empty != nil && len(s.clients) == 0 {
 		close(s.empty)
 		s.empty = nil
@@ -171,12 +265,6 @@ func (s *netHTTPServer) left() <-chan struct{} {
 	return empty
 }
 
-func (s *netHTTPServer) current() *front {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.front
-}
-
 // paused reports whether connections are not accepted for now.
 func (s *netHTTPServer) paused() bool { return s.giver.Load() != nil }
 
@@ -184,7 +272,11 @@ func (s *netHTTPServer) paused() bool { return s.giver.Load() != nil }
 func (s *netHTTPServer) bound() *listener { return s.listener }
 
 // connected implements server.
-func (s *netHTTPServer) connected() int { return int(s.connections.Load()) }
+func (s *netHTTPServer) connected() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.clients)
+}
 
 // stop implements server.
 func (s *netHTTPServer) stop(ctx context.Context) {
@@ -196,7 +288,11 @@ func (s *netHTTPServer) stop(ctx context.Context) {
 	s.mu.Unlock()
 	s.Listener.Close()
 	<-s.accepted
-	f.shutdown(ctx, s.closeFresh)
+	if f != nil {
+		f.shutdown(ctx, s.closeFresh)
+	}
+	s.closeFresh()
+	s.handshakes.Wait()
 	finished := s.requests.close()
 	select {
 	case <-finished:
@@ -210,7 +306,9 @@ func (s *netHTTPServer) stop(ctx context.Context) {
 func (s *netHTTPServer) cut() {
 	s.mu.Lock()
 	for _, f := range append(s.older, s.front) {
-		f.cancel(reasonShutdown)
+		if f != nil {
+			f.cancel(reasonShutdown)
+		}
 	}
 	s.older = nil
 	clients := slices.Collect(maps.Keys(s.clients))
@@ -221,30 +319,28 @@ func (s *netHTTPServer) cut() {
 }
 
 func (s *netHTTPServer) connState(conn net.Conn, state http.ConnState) {
-	switch state {
-	case http.StateNew:
-		s.engine.metrics.connections.Inc()
-		s.connections.Add(1)
-	case http.StateClosed, http.StateHijacked: // a tunnel counts itself
-		s.connections.Add(-1)
+	switch c := conn.(type) {
+	case interface{ await(between bool) }:
+		if state == http.StateActive || state == http.StateIdle {
+			c.await(state == http.StateIdle)
+		}
+	case *tls.Conn: // of HTTP/2, whose time-outs are net/http's
+		clientOf(c).await(state == http.StateNew || state == http.StateIdle, true, time.Time{})
 	}
-	clientOf(conn).await(state == http.StateNew || state == http.StateIdle)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if state == http.StateNew {
-		s.fresh[conn] = struct{}{}
-	} else {
-		delete(s.fresh, conn)
+	if state == http.StateActive {
+		clientOf(conn).used.Store(true)
 	}
 }
 
 // closeFresh closes the connections that browsers open in advance. net/http would give them five seconds.
 func (s *netHTTPServer) closeFresh() {
 	s.mu.Lock()
-	fresh := slices.Collect(maps.Keys(s.fresh))
+	clients := slices.Collect(maps.Keys(s.clients))
 	s.mu.Unlock()
-	for _, conn := range fresh {
-		conn.Close()
+	for _, c := range clients {
+		if !c.used.Load() {
+			c.Close()
+		}
 	}
 }
 
@@ -254,9 +350,6 @@ func (s *netHTTPServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	defer s.requests.leave()
-	if c, ok := r.Context().Value(clientKey{}).(*client); ok {
-		c.expect(r.ContentLength)
-	}
 	defer func() {
 		// A bug ends the one request; net/http would tell it where nobody looks.
 		if v := recover(); v != nil {

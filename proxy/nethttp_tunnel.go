@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"time"
 )
 
 // switchesToWebSocket reports whether a 101 response is one to what the client asked for (RFC 6455, section 4.2.2).
@@ -32,15 +31,13 @@ func (x *exchange) tunnel(response *http.Response) {
 		x.answer(reasonInternalFailure, "")
 		return
 	}
-	x.server.connections.Add(1)
-	defer x.server.connections.Add(-1)
 	defer client.Close()
 	fail := func() {
 		client.Close()
 		instance.Close()
 	}
 	defer context.AfterFunc(x.ctx, fail)()
-	_ = client.SetDeadline(time.Time{})
+	client.(interface{ tunnel() }).tunnel()
 
 	response.Body = nil
 	if err = response.Write(buffered); err == nil {

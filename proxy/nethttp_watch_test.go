@@ -77,7 +77,7 @@ func TestRequestBody(t *testing.T) {
 		return &requestBody{
 			source: io.LimitReader(strings.NewReader(content), 1<<30),
 			before: func() { order = append(order, "before") },
-			after:  func() { order = append(order, "after") },
+			after:  func(int) { order = append(order, "after") },
 			fields: func() fields { return fields{"X-A": {"1"}, "X-B": {"2"}} },
 		}
 	}
