@@ -28,6 +28,7 @@ type bench struct {
 	rounds     int
 	warm, time time.Duration
 	progress   io.Writer
+	profiles   string // a directory for profiles of Mainstay, if there should be any
 	running    map[string]*running
 	samples    []sample
 	maxima     map[string][]float64 // nginx's requests a second, by shape
@@ -117,6 +118,43 @@ func (b *bench) measureRow(ctx context.Context, r row, chosen []peer) error {
 			fmt.Fprintln(b.progress)
 		}
 	}
+	for _, p := range chosen {
+		if b.profiles != "" && strings.HasPrefix(p.name, "mainstay") && r.idle == 0 {
+			if err := b.profile(ctx, r, p, rate); err != nil {
+				return fmt.Errorf("profile %s with %s: %w", r.name, p.name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// profile has perf watch p in a round more, which is not measured.
+func (b *bench) profile(ctx context.Context, r row, p peer, rate float64) error {
+	if err := os.MkdirAll(b.profiles, 0o755); err != nil {
+		return err
+	}
+	file, err := filepath.Abs(filepath.Join(b.profiles, r.name+"-"+p.name+".perf"))
+	if err != nil {
+		return err
+	}
+	perf, err := b.launcher.start("perf", b.site.dir, b.loadCores, nil, "perf", "record", "-q", "-F", "997", "-g", "-o", file,
+		"-p", strconv.Itoa(b.running[p.name].cmd.Process.Pid), "--", "sleep", fmt.Sprint((b.warm + b.time).Seconds()))
+	if err != nil {
+		return err
+	}
+	defer perf.stop()
+	if _, err := b.measure(ctx, r, p, rate); err != nil {
+		return err
+	}
+	select {
+	case <-perf.done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if perf.err != nil {
+		return fmt.Errorf("%w: %s", perf.err, perf.tail())
+	}
+	fmt.Fprintf(b.progress, "profile: perf report --no-children -i %s\n", file)
 	return nil
 }
 

@@ -72,6 +72,7 @@ type options struct {
 	time, warm            time.Duration
 	proxyCores, loadCores string
 	engine, binary        string
+	profiles              string
 	port, nice            int
 	quick, list           bool
 	json, markdown        string
@@ -91,6 +92,7 @@ func parseOptions(args []string) (options, error) {
 	flags.StringVar(&o.engine, "engine", "auto", "proxy.engine of mainstay and mainstay-log")
 	flags.StringVar(&o.binary, "mainstay", "", "the binary; built from the sources unless given")
 	flags.IntVar(&o.port, "port", 17000, "the first port to try")
+	flags.StringVar(&o.profiles, "profiles", "", "a directory for profiles of Mainstay, which perf makes in a round more")
 	flags.IntVar(&o.nice, "nice", 0, "niceness of everything that is started; below zero it goes before what else the machine does")
 	flags.BoolVar(&o.quick, "quick", false, "less than a minute: nginx and mainstay, 119 B, 64 connections, saturated and at 25 %, three rounds of 2 s")
 	flags.BoolVar(&o.list, "list", false, "print the names of rows and proxies")
@@ -179,7 +181,7 @@ func measureAll(ctx context.Context, args []string) (err error) {
 		}
 	}
 	b := &bench{site: s, launcher: launcher{o.nice}, ports: ports{next: o.port}, proxyCores: o.proxyCores, loadCores: o.loadCores, threads: coreCount(o.loadCores), rounds: o.rounds,
-		warm: o.warm, time: o.time, progress: os.Stderr, running: make(map[string]*running), maxima: make(map[string][]float64)}
+		warm: o.warm, time: o.time, progress: os.Stderr, profiles: o.profiles, running: make(map[string]*running), maxima: make(map[string][]float64)}
 	result := report{Time: time.Now().UTC().Format(time.RFC3339), Machine: machine(), Kernel: kernel(), Flags: args,
 		Commit:   output(root, "git", "describe", "--always", "--dirty"),
 		Cores:    map[string]string{"proxy": o.proxyCores, "load": o.loadCores},
