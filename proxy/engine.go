@@ -59,7 +59,7 @@ const (
 // policies are what every engine serves by.
 type policies struct {
 	log      *slog.Logger
-	metrics  metrics
+	metrics  *metrics
 	table    atomic.Pointer[table]
 	access   atomic.Pointer[accessLog] // nil: none; a request asks for it when it has ended
 	visitors visitors

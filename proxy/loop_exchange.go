@@ -81,7 +81,7 @@ const keptHead = 8 << 10
 // init prepares a new one.
 func (x *loopExchange) init() {
 	x.note.Address(x)
-	x.delivery.own(&x.lane.engine.metrics, x)
+	x.delivery.own(x.lane.engine.metrics, x)
 }
 
 // reset makes it fit for another request.
@@ -257,7 +257,7 @@ func (x *loopExchange) finish() {
 	x.record.BytesIn += x.upload.read
 	x.record.Duration = (x.lane.clock() - x.opened).Seconds()
 	e := x.lane.engine
-	e.metrics.observe(&x.record)
+	e.metrics.observe(x.route, &x.record)
 	if log := e.access.Load(); log != nil {
 		r := x.record
 		for _, text := range []*string{&r.Method, &r.Host, &r.Path, &r.UserAgent, &r.ID} {

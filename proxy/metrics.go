@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"strconv"
+	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
@@ -20,11 +22,13 @@ type metrics struct {
 	connections prometheus.Counter
 	refused     prometheus.Counter
 	dropped     prometheus.Counter
+
+	unrouted *serviceCounters // of requests that no route matches
 }
 
-func newMetrics(reg prometheus.Registerer) metrics {
+func newMetrics(reg prometheus.Registerer) *metrics {
 	f := promauto.With(reg)
-	return metrics{
+	m := &metrics{
 		requests: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "proxy_requests_total",
 			Help: "Requests that have ended, by the service of their route (empty: none), status and method.",
@@ -68,30 +72,96 @@ func newMetrics(reg prometheus.Registerer) metrics {
 			Help: "Lines of the access log that were lost because the disk did not keep up or refused them.",
 		}),
 	}
+	m.unrouted = m.serviceCounters("")
+	return m
 }
 
-// observe counts a request that has ended.
-func (m *metrics) observe(r *record) {
-	m.requests.WithLabelValues(r.Service, foldCode(r.Status), foldMethod(r.Method)).Inc()
-	m.duration.WithLabelValues(r.Service).Observe(r.Duration)
+// observe counts a request that has ended. to is the route that it has matched, or nil.
+func (m *metrics) observe(to *route, r *record) {
+	c := m.unrouted
+	if to != nil {
+		c = to.pool.counters
+	}
+	c.count(r.Method, r.Status)
+	c.duration().Observe(r.Duration)
 	if r.Reason != reasonNone && r.Reason != reasonRedirect {
-		m.failures.WithLabelValues(r.Service, string(r.Reason)).Inc()
+		m.failures.WithLabelValues(c.service, string(r.Reason)).Inc()
 	}
 }
 
-func foldCode(status int) string {
+// serviceCounters are those of one service's counters that every request needs, looked up once.
+type serviceCounters struct {
+	service  string
+	requests *prometheus.CounterVec
+	duration func() prometheus.Observer                              // makes it when it is first asked for
+	methods  [len(countedMethods) + 1]atomic.Pointer[methodCounters] // in the order of countedMethods, others last
+}
+
+// methodCounters are the counters of one method by status, 100 to 599, others last.
+type methodCounters [501]atomic.Pointer[prometheus.Counter]
+
+// countedMethods have counters of their own.
+var countedMethods = [...]string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
+func (m *metrics) serviceCounters(service string) *serviceCounters {
+	return &serviceCounters{
+		service: service, requests: m.requests,
+		duration: sync.OnceValue(func() prometheus.Observer { return m.duration.WithLabelValues(service) }),
+	}
+}
+
+// count adds a request. The first with its method and status makes the counter, so that only those are told that there were.
+func (c *serviceCounters) count(method string, status int) {
+	i := foldMethod(method)
+	codes := c.methods[i].Load()
+	if codes == nil {
+		codes = new(methodCounters)
+		if !c.methods[i].CompareAndSwap(nil, codes) {
+			codes = c.methods[i].Load()
+		}
+	}
+	j := foldCode(status)
+	counter := codes[j].Load()
+	if counter == nil {
+		labels := [2]string{"other", "other"}
+		if j < len(codes)-1 {
+			labels[0] = strconv.Itoa(status)
+		}
+		if i < len(countedMethods) {
+			labels[1] = countedMethods[i]
+		}
+		made := c.requests.WithLabelValues(c.service, labels[0], labels[1])
+		counter = &made
+		codes[j].Store(counter) // another that was made at the same time is the same
+	}
+	(*counter).Inc()
+}
+
+func foldCode(status int) int {
 	if status < 100 || status > 599 {
-		return "other"
+		return len(methodCounters{}) - 1
 	}
-	return strconv.Itoa(status)
+	return status - 100
 }
 
-func foldMethod(method string) string {
+func foldMethod(method string) int {
 	switch method {
-	case "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS":
-		return method
+	case "GET":
+		return 0
+	case "HEAD":
+		return 1
+	case "POST":
+		return 2
+	case "PUT":
+		return 3
+	case "PATCH":
+		return 4
+	case "DELETE":
+		return 5
+	case "OPTIONS":
+		return 6
 	}
-	return "other"
+	return len(countedMethods)
 }
 
 // A collector reads the gauges from the proxy's Status.

@@ -188,7 +188,7 @@ func (x *exchange) close() {
 		x.record.BytesIn = x.body.read.Load()
 	}
 	x.record.Duration = time.Since(x.record.Time).Seconds()
-	x.metrics.observe(&x.record)
+	x.metrics.observe(x.route, &x.record)
 	if log := x.access.Load(); log != nil {
 		log.write(x.record)
 	}

@@ -11,7 +11,7 @@ func (x *exchange) forward() {
 	if x.route.hold.For > 0 {
 		x.calls, kept = make(chan struct{}, 1), x.size()
 	}
-	x.delivery.own(&x.metrics, x)
+	x.delivery.own(x.metrics, x)
 	for s := x.delivery.begin(time.Now(), x.route, &x.record, kept); ; {
 		switch s {
 		case moveTry:

@@ -240,7 +240,7 @@ func (c *strictConn) refuse(p []byte, why reason, err error) error {
 		r.BytesOut = int64(len(response.content))
 	}
 	r.Duration = time.Since(r.Time).Seconds()
-	s.engine.metrics.observe(&r)
+	s.engine.metrics.observe(nil, &r)
 	if log := s.engine.access.Load(); log != nil {
 		log.write(r)
 	}

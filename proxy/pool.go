@@ -14,10 +14,11 @@ import (
 // reloads. Picking an instance and counting the request on it are one step, so that two requests that arrive
 // together never see the same counts.
 type pool struct {
-	service string
-	connect func(address string) [engineKinds]conns
-	ejected func(id string) // is called when an instance is ejected
-	queued  atomic.Int64    // how many stand in the line
+	service  string
+	counters *serviceCounters
+	connect  func(address string) [engineKinds]conns
+	ejected  func(id string) // is called when an instance is ejected
+	queued   atomic.Int64    // how many stand in the line
 	// admissions counts the instances that have come in.
 	admissions atomic.Uint64
 

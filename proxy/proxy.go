@@ -297,7 +297,7 @@ func (p *Proxy) pool(service string) *pool {
 	defer p.mu.Unlock()
 	if p.pools[service] == nil {
 		ejections := p.metrics.ejections.WithLabelValues(service)
-		p.pools[service] = &pool{service: service, connect: p.engines.connect, ejected: func(id string) {
+		p.pools[service] = &pool{service: service, counters: p.metrics.serviceCounters(service), connect: p.engines.connect, ejected: func(id string) {
 			ejections.Inc()
 			p.log.Warn("instance ejected", "service", service, "instance", id)
 		}}
