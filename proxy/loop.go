@@ -21,6 +21,8 @@ type loopEngine struct {
 	size   int          // how many loops
 	limits http1.Limits // of what instances send
 
+	diallings sync.WaitGroup
+
 	mu    sync.Mutex
 	group *eventloop.Group
 	lanes []*lane // nil while the engine is stopped
@@ -58,6 +60,7 @@ func (e *loopEngine) stop() {
 		l.loop.Do(l.close)
 	}
 	group.Stop()
+	e.diallings.Wait()
 }
 
 // running returns the lanes, none if the engine is stopped.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -18,7 +17,7 @@ import (
 // An origin is the connections that the loops keep to one instance.
 type origin struct {
 	engine  *loopEngine
-	invalid error // the address is none
+	name    string // to be looked up; empty: the address is a numeric one
 	retired atomic.Bool
 	shelves []shelf // by lane
 }
@@ -32,17 +31,17 @@ type shelf struct {
 	count   int
 }
 
-// connect implements engine. Instances have numeric addresses; of names localhost alone is known.
+// connect implements engine.
 func (e *loopEngine) connect(address string) conns {
 	o := &origin{engine: e, shelves: make([]shelf, e.size)}
-	if port, ok := strings.CutPrefix(address, "localhost:"); ok {
-		address = "127.0.0.1:" + port
-	}
 	for i := range o.shelves {
 		s := &o.shelves[i]
 		s.origin = o
 		s.note.Address(s)
-		s.address, o.invalid = parseSockaddr(address)
+		var err error
+		if s.address, err = parseSockaddr(address); err != nil {
+			o.name = address
+		}
 	}
 	return o
 }
@@ -99,6 +98,9 @@ type link struct {
 	output eventloop.Output
 	lane   *lane
 	shelf  *shelf
+
+	dialling *dialling // while its name is looked up, and is being connected to
+
 	state  linkState
 	reused bool          // it has carried an exchange before
 	since  time.Duration // when it became idle
@@ -124,12 +126,11 @@ func (s *shelf) take(x *loopExchange) *link {
 
 // dial returns a link that is being connected. Its exchange hears of the outcome.
 func (s *shelf) dial(x *loopExchange) (*link, error) {
-	o, lane := s.origin, x.lane
-	if o.invalid != nil {
-		return nil, o.invalid
-	}
+	lane := x.lane
 	l := &link{lane: lane, shelf: s, state: linkConnecting, x: x}
-	if err := lane.loop.Connect(&l.socket, s.address, l); err != nil {
+	if s.origin.name != "" {
+		s.dialName(l)
+	} else if err := lane.loop.Connect(&l.socket, s.address, l); err != nil {
 		return nil, fmt.Errorf("connect to instance: %w", err)
 	}
 	if l.next = lane.links; l.next != nil {
@@ -197,6 +198,10 @@ func (l *link) close() {
 	}
 	l.state, l.x, l.kept = linkClosed, nil, nil
 	l.lane.loop.StopTimer(&l.timer)
+	if l.dialling != nil {
+		l.dialling.cancel()
+		l.dialling = nil
+	}
 	l.output.Drop()
 	l.socket.Close()
 	if l.previous != nil {
