@@ -295,10 +295,9 @@ func (b *bench) generate(ctx context.Context, l load, r row, begin, end func() e
 				failed = errors.Join(failed, wait(ctx, l.Time), end())
 				to = time.Now()
 			}
-		case !r.tls && strings.HasPrefix(line, "{"):
+		case !r.tls && to.IsZero() && line == "end":
 			failed = errors.Join(failed, end())
 			to = time.Now()
-			fallthrough
 		default:
 			out.WriteString(line + "\n")
 		}

@@ -211,7 +211,7 @@ func generate(t *testing.T, l load) loadResult {
 		t.Fatal(err)
 	}
 	var r loadResult
-	if err := json.Unmarshal([]byte(strings.TrimPrefix(out.String(), "begin\n")), &r); err != nil {
+	if err := json.Unmarshal([]byte(strings.TrimPrefix(out.String(), "begin\nend\n")), &r); err != nil {
 		t.Fatal(err)
 	}
 	return r

@@ -32,7 +32,7 @@ type load struct {
 	Rate        float64       // arrivals a second; 0 is a closed loop, in which each connection sends when it was answered
 	Warm        time.Duration // that is not measured
 	Time        time.Duration // that is
-	Idle        time.Duration // after one request on each connection, one after the other, nothing is sent for so long
+	Idle        time.Duration // after one request on each connection nothing is sent for so long, and then each must answer one more
 	Threads     int
 	Seed        uint64
 }
@@ -53,7 +53,7 @@ type loadResult struct {
 	LateP99    float64 // milliseconds that the generator itself was late, where a connection was free
 }
 
-// runLoad is the process: it prints "begin" when the measurement begins and the result as JSON when it ends.
+// runLoad is the process: it prints "begin" when the measurement begins, "end" when it ends, and then the result as JSON.
 func runLoad(l load, out io.Writer) error {
 	debug.SetGCPercent(400)
 	generators := make([]*generator, l.Threads)
@@ -73,6 +73,13 @@ func runLoad(l load, out io.Writer) error {
 		}
 		fmt.Fprintln(out, "begin")
 		time.Sleep(l.Idle)
+		fmt.Fprintln(out, "end")
+		time.Sleep(l.Idle / 10) // in which it is looked at
+		for _, g := range generators {
+			if err := g.onceEach(); err != nil {
+				return fmt.Errorf("use an idle connection again: %w", err)
+			}
+		}
 		return json.NewEncoder(out).Encode(collect(generators, l))
 	}
 	start := time.Now()
@@ -92,6 +99,7 @@ func runLoad(l load, out io.Writer) error {
 	if failed != nil {
 		return failed
 	}
+	fmt.Fprintln(out, "end")
 	return json.NewEncoder(out).Encode(collect(generators, l))
 }
 
@@ -511,8 +519,8 @@ func (g *generator) fail(c *client, err error) {
 // onceEach sends one request on each connection, one after the other.
 func (g *generator) onceEach() error {
 	events := make([]unix.EpollEvent, 16)
-	g.free = nil
 	for _, c := range g.clients {
+		g.free = nil
 		g.send(c, g.now())
 		for until := g.now() + int64(5*time.Second); g.live > 0; {
 			n, err := g.wait(events, int64(time.Second))
