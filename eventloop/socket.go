@@ -265,7 +265,7 @@ func (s *Socket) wrote(n, asked int, errno syscall.Errno) (int, error) {
 		s.state &^= socketState(Writable)
 		return 0, nil
 	case errno != 0:
-		s.state |= socketState(Failed)
+		s.state |= socketState(Failed | Readable) // a read tells what came before, and then why
 		return 0, os.NewSyscallError("write", errno)
 	}
 	if n < asked {

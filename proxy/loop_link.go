@@ -103,6 +103,7 @@ type link struct {
 
 	state  linkState
 	reused bool          // it has carried an exchange before
+	mute   bool          // nothing can be written any more; there may still be something to read
 	since  time.Duration // when it became idle
 
 	x       *loopExchange // that has it
@@ -143,7 +144,11 @@ func (s *shelf) dial(x *loopExchange) (*link, error) {
 // write sends p to the instance, now or when it takes it.
 func (l *link) write(p []byte) error {
 	l.written += len(p)
-	return l.output.Write(&l.socket, p)
+	if err := l.output.Write(&l.socket, p); err != nil {
+		l.mute = true
+		return err
+	}
+	return nil
 }
 
 // flushed returns how much of what was written may have reached the instance.
@@ -159,8 +164,11 @@ func (l *link) gone() bool {
 // put keeps the link for another exchange.
 func (l *link) put() {
 	s := l.shelf
-	l.x = nil
-	if s.origin.retired.Load() || s.count >= max(upstreamIdleLimit/s.origin.engine.size, 1) || l.socket.PeerClosed() || l.socket.Failed() {
+	l.x, l.kept = nil, nil
+	full := s.count >= max(upstreamIdleLimit/s.origin.engine.size, 1)
+	ended := l.socket.PeerClosed() || l.socket.Failed()
+	// Where a read ended just with the response, there may be more, of which no event will tell.
+	if s.origin.retired.Load() || full || ended || l.socket.Readable() && l.gone() {
 		l.close()
 		return
 	}

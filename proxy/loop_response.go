@@ -3,6 +3,8 @@
 package proxy
 
 import (
+	"io"
+
 	"mainstay/eventloop"
 	"mainstay/proxy/http1"
 )
@@ -10,11 +12,10 @@ import (
 // linkReady goes on when the instance has sent something, or takes something.
 func (x *loopExchange) linkReady(events eventloop.Events) {
 	l := x.link
-	if l.output.Size() > 0 && events&(eventloop.Writable|eventloop.Failed) != 0 {
+	if l.output.Size() > 0 && !l.mute && events&(eventloop.Writable|eventloop.Failed) != 0 {
 		before := l.output.Size()
-		if err := l.output.Flush(&l.socket); err != nil && !l.socket.Readable() {
-			x.severed()
-			return
+		if err := l.output.Flush(&l.socket); err != nil {
+			x.hearOut()
 		}
 		if l.output.Size() < before {
 			x.touch()
@@ -46,15 +47,15 @@ func (x *loopExchange) push() bool {
 		n, err := l.socket.Read(lane.reply)
 		switch {
 		case err != nil:
-			x.hungUp()
+			x.hungUp(err)
 			return false
 		case n == 0:
 			return true
 		}
 		p := lane.reply[:n]
 		if len(l.kept) > 0 {
-			p = append(l.kept, p...)
-			l.kept = nil
+			l.kept = append(l.kept, p...)
+			p = l.kept
 		}
 		if !x.received(p) {
 			return false
@@ -67,6 +68,7 @@ func (x *loopExchange) push() bool {
 // received takes what has come from the instance. It returns false if the exchange has ended, or goes on with another attempt.
 func (x *loopExchange) received(p []byte) bool {
 	x.heard = true
+	l := x.link
 	for x.at < atStream {
 		n, err := x.outgoing.Head(p, x.lane.engine.responseLimits())
 		switch {
@@ -74,18 +76,22 @@ func (x *loopExchange) received(p []byte) bool {
 			x.failed(reasonBadResponse)
 			return false
 		case n == 0:
-			x.link.kept = append([]byte(nil), p...)
+			if len(p) != len(l.kept) {
+				l.kept = append(l.kept[:0], p...)
+			}
 			return true
 		}
 		head := p[:n]
 		p = p[n:]
 		if x.outgoing.Answered() {
+			l.kept = nil
 			return x.respond(head, p)
 		}
-		if !x.inform(head) {
+		if !x.inform(head) || x.link != l {
 			return false
 		}
 		if len(p) == 0 {
+			l.kept = nil
 			return true
 		}
 	}
@@ -197,7 +203,7 @@ func (x *loopExchange) streamed(b, p []byte, sent int, done bool, err error) boo
 		}
 	}
 	if done {
-		x.link.kept = p // nobody asked for it
+		x.link.kept = p // what nobody asked for; it is closed for that
 		if x.reply.Framing == http1.Chunked {
 			b = appendTrailer(http1.AppendLastChunk(b), &x.outgoing.Body)
 		}
@@ -239,13 +245,14 @@ func (x *loopExchange) flush() {
 	x.enter(atFlush, 0, reasonNone)
 }
 
-// hungUp says that the instance has closed the connection, or that it has broken.
-func (x *loopExchange) hungUp() {
+// hungUp says that the instance has closed the connection, or that it has broken. Only the former can be the end of content (RFC 9112,
+// section 8).
+func (x *loopExchange) hungUp(err error) {
 	if x.at < atStream {
 		x.severed()
 		return
 	}
-	if x.outgoing.End() != nil {
+	if err != io.EOF || x.outgoing.End() != nil {
 		x.tear(reasonIncomplete)
 		return
 	}

@@ -244,10 +244,6 @@ func (s *session) finished(x *loopExchange) {
 // hangUp ends the connection so that the client gets what was sent to it: closing it with something unread would reset it
 // (RFC 9112, section 9.6).
 func (s *session) hangUp() {
-	if s.socket.PeerClosed() && s.output.Size() == 0 {
-		s.close()
-		return
-	}
 	s.rest = nil
 	s.store()
 	s.enter(sessionLinger)

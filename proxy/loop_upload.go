@@ -97,7 +97,7 @@ func (u *upload) appendContent(b, p []byte) []byte {
 
 // wantsContent reports whether the client's content can be sent on now.
 func (x *loopExchange) wantsContent() bool {
-	return x.upload.state == uploadOpen && x.link != nil && x.link.state == linkBusy && !x.link.output.Full() &&
+	return x.upload.state == uploadOpen && x.link != nil && x.link.state == linkBusy && !x.link.mute && !x.link.output.Full() &&
 		(x.at == atSend || x.at == atStream)
 }
 
@@ -130,16 +130,24 @@ func (x *loopExchange) begin() {
 	}
 }
 
-// sendOn writes to the instance. It returns false if that has failed, and the attempt with it.
+// sendOn writes to the instance. It returns false if that has failed.
 func (x *loopExchange) sendOn(b []byte) bool {
 	x.lane.out = b[:0]
 	l := x.link
 	if err := l.write(b); err != nil {
-		x.severed()
+		x.hearOut()
 		return false
 	}
 	x.sent()
 	return true
+}
+
+// hearOut has read what the instance may have said before it closed the connection, which nothing can be written to any more: that it does
+// not want the content, say (RFC 9112, section 9.5). If it is nothing, the read will tell that the connection has broken.
+func (x *loopExchange) hearOut() {
+	x.link.mute = true
+	x.listen(false)
+	x.lane.loop.Again(&x.link.socket)
 }
 
 // sent goes on to wait for the response when all of the request has gone out.
