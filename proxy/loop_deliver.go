@@ -80,7 +80,7 @@ func (x *loopExchange) connect() {
 	}
 	l, err := shelf.dial(x)
 	if err != nil {
-		x.failed(reasonConnectFailure)
+		x.failedBy(failure{reason: reasonConnectFailure, blameless: outOfDescriptors(err)})
 		return
 	}
 	x.link = l
@@ -122,11 +122,14 @@ func (x *loopExchange) severed() {
 }
 
 // failed ends an attempt that got no response, and does what follows from that.
-func (x *loopExchange) failed(why reason) {
-	f := failure{reason: why, idempotent: x.repeatable(), replayable: !x.upload.spent}
+func (x *loopExchange) failed(why reason) { x.failedBy(failure{reason: why}) }
+
+// failedBy is failed, where more is known of the failure than its reason.
+func (x *loopExchange) failedBy(f failure) {
+	f.idempotent, f.replayable = x.repeatable(), !x.upload.spent
 	if l := x.link; l != nil {
 		f.sent = l.state == linkBusy && l.flushed() > 0
-		if why == reasonReset && x.heard {
+		if f.reason == reasonReset && x.heard {
 			f.reason = reasonBadResponse
 		}
 		x.link = nil

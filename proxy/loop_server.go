@@ -3,11 +3,13 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -82,6 +84,10 @@ func (s *loopServer) descriptor() (fd int, err error) {
 
 // Welcome implements eventloop.Welcomer.
 func (s *loopServer) Welcome(l *eventloop.Loop, fd int, peer netip.AddrPort) {
+	if scarce(fd) && s.branch(l).makeRoom() == 0 {
+		unix.Close(fd)
+		return
+	}
 	s.engine.metrics.connections.Inc()
 	s.connections.Add(1)
 	s.branch(l).welcome(fd, peer.Addr().Unmap().WithZone(""))
@@ -90,7 +96,7 @@ func (s *loopServer) Welcome(l *eventloop.Loop, fd int, peer netip.AddrPort) {
 // Exhausted implements eventloop.Welcomer: it closes connections that ask for nothing.
 func (s *loopServer) Exhausted(l *eventloop.Loop, err error) int {
 	s.engine.log.Warn("connections closed for want of descriptors", "address", s.address, "error", err)
-	return s.branch(l).shed(16)
+	return s.branch(l).makeRoom()
 }
 
 // branch returns what the server has on the loop.
@@ -282,6 +288,25 @@ func (b *branch) shed(most int) (closed int) {
 		s = next
 	}
 	return closed
+}
+
+// makeRoom closes some of the sessions on which no request is under way, and returns how many: first those that have asked for
+// nothing for longest, then those that have sent part of a header only.
+func (b *branch) makeRoom() int {
+	var sessions []*session
+	for s := b.sessions; s != nil; s = s.next {
+		if s.idle() || s.state == sessionHead {
+			sessions = append(sessions, s)
+		}
+	}
+	slices.SortFunc(sessions, func(a, b *session) int {
+		return cmp.Or(cmp.Compare(a.state, b.state), cmp.Compare(a.since, b.since))
+	})
+	some := sessions[:(len(sessions)+7)/8] // so that looking at all of them is seldom done
+	for _, s := range some {
+		s.close()
+	}
+	return len(some)
 }
 
 // close ends sessions that ask for nothing. The others end with their response.

@@ -178,6 +178,13 @@ func (c *client) allow(limit time.Time) {
 	c.armLocked()
 }
 
+// spare reports whether no request is under way, whether some of the next one has come, and until when it may be waited for.
+func (c *client) spare() (begun bool, limit time.Time, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.begun, c.limit, c.between && !c.given && !c.closed
+}
+
 // limits returns what holds for the client now.
 func (c *client) limits() topology.ClientLimits { return c.server.settings.Load().limits }
 

@@ -98,7 +98,7 @@ func (x *exchange) failure(ctx context.Context, t *tracer, err error) *failure {
 		sent:       t.sent(),
 		idempotent: idempotent(x.r.Method, len(x.r.Header["Idempotency-Key"]) > 0),
 		replayable: x.body.replayable(),
-		blameless:  errors.Is(err, errBodySpent),
+		blameless:  errors.Is(err, errBodySpent) || outOfDescriptors(err),
 	}
 	var dial dialError
 	switch why, ended := context.Cause(ctx).(reason); {

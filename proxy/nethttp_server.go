@@ -65,11 +65,18 @@ func (s *netHTTPServer) serve() {
 		switch {
 		case err == nil:
 			wait = 0
-			s.accept(conn)
+			if s.makeRoom(conn) {
+				s.accept(conn)
+			} else {
+				conn.Close()
+			}
 		case isTimeout(err): // a pause
 		case errors.Is(err, net.ErrClosed):
 			return
 		default: // no descriptors left, say
+			if s.shed() > 0 {
+				continue
+			}
 			wait = min(max(2*wait, 5*time.Millisecond), time.Second)
 			s.log.Error("connection not accepted", "address", s.address, "error", err)
 		}
