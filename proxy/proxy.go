@@ -10,8 +10,9 @@
 // (balance.go has the rule); an engine carries the bytes.
 //
 // Table, pools, retry policy, fields, answers, metrics and access log know no
-// engine. The one engine there is runs on net/http: nethttp.go and the
-// files whose names begin so.
+// engine. There are two (engine.go): one on event loops for HTTP/1.1, loop.go and
+// the files whose names begin so, and one on net/http for everything, nethttp.go
+// and the files whose names begin so.
 //
 // While a service has no instance its requests stand in its pool's line (hold.go)
 // as long as the file allows, then the fallback has its turn.
@@ -19,9 +20,9 @@
 // An upgrade hands the clients' connections to another process and gets them back
 // (handover.go): each at a moment when it is between two requests.
 //
-// Goroutines: one per listener accepts and two give to net/http, which has one
-// per connection and two per connection to an instance, the access log has its
-// writer. Apply starts them and waits for those that it stops.
+// Goroutines: the loops have one each, whatever is connected. A listener of
+// net/http has one that accepts and two that give to net/http, which has one per
+// connection and two per connection to an instance. The access log has its writer. Apply starts them and waits for those that it stops.
 package proxy
 
 import (
