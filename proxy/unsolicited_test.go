@@ -144,7 +144,7 @@ func TestLastResponseArrives(t *testing.T) {
 		t.Skip("net/http's server closes connections with unread bytes, which resets them")
 	}
 	r.raw("web", "web/1", answers(func(int) string { return "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi" }))
-	for _, more := range []int{0, 1, 64 << 10, 100 << 10, 300 << 10} {
+	for _, more := range []int{1, 64 << 10, 100 << 10, 300 << 10} {
 		c, br := r.dial()
 		_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"+strings.Repeat("x", more))
 		_ = c.(*net.TCPConn).CloseWrite()
