@@ -360,6 +360,7 @@ func scrape(ctx context.Context, url string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	request.Header.Set("Accept-Encoding", "identity") // what it costs to compress is nobody's request
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return "", err

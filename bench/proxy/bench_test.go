@@ -307,13 +307,15 @@ func TestTable(t *testing.T) {
 	r := row{name: "a", path: "/1KiB", connections: 2}
 	samples := []sample{
 		{Row: "a", Peer: "nginx", Round: 1, CPU: 20, Rate: 1000, Busy: 1, Allocs: -1, Resident: 3 << 20},
+		{Row: "a", Peer: "haproxy", Round: 1, CPU: 10, Rate: 1000, Busy: 1, Allocs: -1, Resident: 3 << 20},
 		{Row: "a", Peer: "mainstay", Round: 1, CPU: 15, Rate: 1250, Busy: 0.9, Allocs: 0, Resident: 10 << 20, loadResult: loadResult{P50: 1, P99: 2, P999: 3}},
 	}
 	var out strings.Builder
-	printTable(&out, cells(samples, r, []peer{{name: "nginx", base: "nginx"}, {name: "mainstay", base: "nginx"}}))
-	want := `proxy          CPU µs/request             ratio        requests/s   core  p50 ms            p99 ms  p99.9 ms  MiB  allocs  errors
-nginx     20.00 (20.00–20.00)  1.00 (1.00–1.00)  1000 (1000–1000)  100 %    0.00  0.00 (0.00–0.00)      0.00    3       –       0
-mainstay  15.00 (15.00–15.00)  0.75 (0.75–0.75)  1250 (1250–1250)   90 %    1.00  2.00 (2.00–2.00)      3.00   10    0.00       0
+	printTable(&out, cells(samples, r, []peer{{name: "nginx", base: "nginx"}, {name: "haproxy", base: "nginx"}, {name: "mainstay", base: "nginx"}}))
+	want := `proxy          CPU µs/request          to nginx        to haproxy        requests/s   core  p50 ms            p99 ms  p99.9 ms  MiB  allocs  errors
+nginx     20.00 (20.00–20.00)  1.00 (1.00–1.00)  2.00 (2.00–2.00)  1000 (1000–1000)  100 %    0.00  0.00 (0.00–0.00)      0.00    3       –       0
+haproxy   10.00 (10.00–10.00)  0.50 (0.50–0.50)  1.00 (1.00–1.00)  1000 (1000–1000)  100 %    0.00  0.00 (0.00–0.00)      0.00    3       –       0
+mainstay  15.00 (15.00–15.00)  0.75 (0.75–0.75)  1.50 (1.50–1.50)  1250 (1250–1250)   90 %    1.00  2.00 (2.00–2.00)      3.00   10    0.00       0
 `
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Errorf("table (-want +got):\n%s", diff)

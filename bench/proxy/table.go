@@ -47,10 +47,10 @@ func ratios(samples []sample, row, peer, base string, value func(sample) float64
 // cells returns the table of a row: a line of titles, then one for each peer.
 func cells(samples []sample, r row, chosen []peer) [][]string {
 	value := func(s sample) float64 { return s.CPU }
-	lines := [][]string{{"proxy", "CPU µs/request", "ratio", "requests/s", "core", "p50 ms", "p99 ms", "p99.9 ms", "MiB", "allocs", "errors"}}
+	lines := [][]string{{"proxy", "CPU µs/request", "to nginx", "to haproxy", "requests/s", "core", "p50 ms", "p99 ms", "p99.9 ms", "MiB", "allocs", "errors"}}
 	if r.idle > 0 {
 		value = func(s sample) float64 { return s.PerIdle }
-		lines = [][]string{{"proxy", "KiB/connection", "ratio", "MiB", "errors"}}
+		lines = [][]string{{"proxy", "KiB/connection", "to nginx", "to haproxy", "MiB", "errors"}}
 	}
 	for _, p := range chosen {
 		column := func(value func(sample) float64) summary {
@@ -66,9 +66,12 @@ func cells(samples []sample, r row, chosen []peer) [][]string {
 		spread := func(form string, s summary) string {
 			return fmt.Sprintf(form+" ("+form+"–"+form+")", s.median, s.low, s.high)
 		}
-		ratio := "–"
-		if against := ratios(samples, r.name, p.name, p.base, value); len(against) > 0 {
-			ratio = spread("%.2f", summarise(against))
+		ratio := func(base string) string {
+			against := ratios(samples, r.name, p.name, base, value)
+			if len(against) == 0 || base != p.base && p.base != "nginx" {
+				return "–"
+			}
+			return spread("%.2f", summarise(against))
 		}
 		errors := 0
 		for _, s := range samples {
@@ -79,7 +82,7 @@ func cells(samples []sample, r row, chosen []peer) [][]string {
 		resident := figure("%.0f", func(s sample) float64 { return float64(s.Resident) / (1 << 20) })
 		if r.idle > 0 {
 			perIdle := column(func(s sample) float64 { return s.PerIdle / 1024 })
-			lines = append(lines, []string{p.name, spread("%.2f", perIdle), ratio, resident, fmt.Sprint(errors)})
+			lines = append(lines, []string{p.name, spread("%.2f", perIdle), ratio(p.base), ratio("haproxy"), resident, fmt.Sprint(errors)})
 			continue
 		}
 		allocs := "–"
@@ -87,7 +90,7 @@ func cells(samples []sample, r row, chosen []peer) [][]string {
 			allocs = fmt.Sprintf("%.2f", a.median)
 		}
 		lines = append(lines, []string{
-			p.name, spread("%.2f", column(value)), ratio,
+			p.name, spread("%.2f", column(value)), ratio(p.base), ratio("haproxy"),
 			spread("%.0f", column(func(s sample) float64 { return s.Rate })),
 			figure("%.0f %%", func(s sample) float64 { return 100 * s.Busy }),
 			figure("%.2f", func(s sample) float64 { return s.P50 }),
