@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"bytes"
-	"encoding/json"
 	"io"
 	"log/slog"
 	"path/filepath"
@@ -16,9 +14,10 @@ import (
 const (
 	accessLogSize  = 10 << 20 // of one file
 	accessLogKeep  = 5        // files beside the newest
-	accessLogQueue = 4096     // records that wait for the disk
-	accessLogBatch = 64 << 10 // bytes of one write
-	accessTextSize = 1024     // of what the client chose freely
+	accessLogQueue = 1 << 20  // bytes that wait for the disk
+	accessLogBatch = 64 << 10 // bytes that are written at once, without waiting for more
+	accessLogDelay = 50 * time.Millisecond
+	accessTextSize = 1024 // of what the client chose freely
 )
 
 // A record is one line of the access log. It never holds a query string or a header field other than
@@ -49,16 +48,21 @@ type record struct {
 	Upstream float64 `json:"upstream_seconds"`       // of waiting for instances, up to the response's header
 }
 
-// An accessLog writes records to a file without making requests wait for the disk.
+// An accessLog writes records to a file without making requests wait for the disk: lines are gathered for accessLogDelay, or until
+// there is a batch, and written by a goroutine of its own.
 type accessLog struct {
 	log     *slog.Logger
-	dropped func(records int)
+	dropped func(lines int)
 	file    io.WriteCloser
+	begun   chan struct{} // receives when the first line has come
+	filled  chan struct{} // receives when there is a batch
 	done    chan struct{}
 
-	mu     sync.RWMutex
-	closed bool
-	queue  chan record // closed with mu held
+	mu     sync.Mutex
+	lines  []byte // that wait for the writer
+	count  int    // how many
+	closed bool   // begun is, too
+	clock  clock
 }
 
 // openAccessLog opens the log in the directory and starts its writer.
@@ -73,58 +77,71 @@ func openAccessLog(log *slog.Logger, dir string, dropped func(int)) (*accessLog,
 func startAccessLog(log *slog.Logger, file io.WriteCloser, dropped func(int)) *accessLog {
 	a := &accessLog{
 		log: log, dropped: dropped, file: file,
-		queue: make(chan record, accessLogQueue), done: make(chan struct{}),
+		begun: make(chan struct{}, 1), filled: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	go a.run()
 	return a
 }
 
-// write queues the record. When the disk does not keep up, it is dropped and counted.
-func (a *accessLog) write(r record) {
-	r.Path, r.UserAgent = clip(r.Path), clip(r.UserAgent)
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	if !a.closed {
-		select {
-		case a.queue <- r:
-			return
-		default:
-		}
+// write queues a line. Nothing of the record is used when it has returned. When the disk does not keep up, the line is dropped and counted.
+func (a *accessLog) write(r *record) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed || len(a.lines) >= accessLogQueue {
+		a.dropped(1)
+		return
 	}
-	a.dropped(1)
+	first, before := a.count == 0, len(a.lines)
+	a.lines = r.append(a.lines, &a.clock)
+	a.count++
+	if first {
+		notify(a.begun)
+	}
+	if before < accessLogBatch && len(a.lines) >= accessLogBatch {
+		notify(a.filled)
+	}
+}
+
+// notify wakes who receives from c, now or when it looks next.
+func notify(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }
 
 // close writes what is queued and closes the file.
 func (a *accessLog) close() {
 	a.mu.Lock()
 	a.closed = true
-	close(a.queue)
+	close(a.begun)
+	notify(a.filled)
 	a.mu.Unlock()
 	<-a.done
 }
 
 func (a *accessLog) run() {
 	defer close(a.done)
+	var batch []byte
 	failing := false
-	var batch bytes.Buffer
-	encoder := json.NewEncoder(&batch)
-	encoder.SetEscapeHTML(false)
-	for r := range a.queue {
-		batch.Reset()
-		lines := 0
-		for more := true; more; {
-			// A record holds nothing that cannot be encoded.
-			_ = encoder.Encode(r)
-			lines++
-			if more = batch.Len() < accessLogBatch; more {
-				select {
-				case r, more = <-a.queue:
-				default:
-					more = false
-				}
+	delay := time.NewTimer(accessLogDelay)
+	defer delay.Stop()
+	for more := true; more; {
+		if _, more = <-a.begun; more {
+			delay.Reset(accessLogDelay)
+			select {
+			case <-a.filled:
+			case <-delay.C:
 			}
 		}
-		_, err := a.file.Write(batch.Bytes())
+		a.mu.Lock()
+		lines := a.count
+		batch, a.lines, a.count = a.lines, batch[:0], 0
+		a.mu.Unlock()
+		if lines == 0 {
+			continue
+		}
+		_, err := a.file.Write(batch)
 		if err != nil {
 			a.dropped(lines)
 		}

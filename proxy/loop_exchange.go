@@ -3,7 +3,6 @@
 package proxy
 
 import (
-	"strings"
 	"sync"
 	"time"
 	"unsafe"
@@ -259,11 +258,7 @@ func (x *loopExchange) finish() {
 	e := x.lane.engine
 	e.metrics.observe(x.route, &x.record)
 	if log := e.access.Load(); log != nil {
-		r := x.record
-		for _, text := range []*string{&r.Method, &r.Host, &r.Path, &r.UserAgent, &r.ID} {
-			*text = strings.Clone(*text)
-		}
-		log.write(r)
+		log.write(&x.record)
 	}
 	if x.upload.unread() {
 		x.last = true

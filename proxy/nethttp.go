@@ -190,7 +190,7 @@ func (x *exchange) close() {
 	x.record.Duration = time.Since(x.record.Time).Seconds()
 	x.metrics.observe(x.route, &x.record)
 	if log := x.access.Load(); log != nil {
-		log.write(x.record)
+		log.write(&x.record)
 	}
 }
 

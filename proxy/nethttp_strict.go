@@ -242,7 +242,7 @@ func (c *strictConn) refuse(p []byte, why reason, err error) error {
 	r.Duration = time.Since(r.Time).Seconds()
 	s.engine.metrics.observe(nil, &r)
 	if log := s.engine.access.Load(); log != nil {
-		log.write(r)
+		log.write(&r)
 	}
 	if err == nil && c.CloseWrite() == nil {
 		_, _ = io.CopyN(io.Discard, c.Conn, lingerSize)
