@@ -78,10 +78,13 @@ const (
 	trimPeriod = int64(1e9)
 )
 
-// A pool keeps buffers that nobody uses, for a while.
+// A pool keeps buffers and pipes that nobody uses, for a while.
 type pool struct {
-	classes [3]class
-	trimmed int64 // when trim has done something last, as Elapsed
+	classes    [3]class
+	pipes      []pipe
+	pipesUsed  int
+	pipesLeast int   // the fewest of pipes since the pool was trimmed
+	trimmed    int64 // when that was, as Elapsed
 }
 
 // A class is the free buffers of one size.
@@ -139,12 +142,23 @@ func (p *pool) trim(now int64) {
 		}
 		c.least = c.count
 	}
+	for range (p.pipesLeast + 1) / 2 {
+		last := len(p.pipes) - 1
+		p.pipes[last].close()
+		p.pipes = p.pipes[:last]
+	}
+	p.pipesLeast = len(p.pipes)
 }
 
 // empty reports whether nothing is kept.
 func (p *pool) empty() bool {
-	return p.classes[0].count == 0 && p.classes[1].count == 0 && p.classes[2].count == 0
+	return p.classes[0].first == nil && p.classes[1].first == nil && p.classes[2].first == nil && len(p.pipes) == 0
 }
 
 // drop lets go of everything.
-func (p *pool) drop() { p.classes = [3]class{} }
+func (p *pool) drop() {
+	for _, kept := range p.pipes {
+		kept.close()
+	}
+	p.classes, p.pipes = [3]class{}, nil
+}

@@ -23,7 +23,7 @@ const batch = 256
 type Loop struct {
 	group *Group
 
-	inbox    atomic.Pointer[Note] // newest first; &closed once the loop has ended
+	inbox    atomic.Pointer[Note] // newest first; &closed unless the loop runs
 	sleeping atomic.Bool          // waits in the kernel, so that who posts must wake it
 
 	connections atomic.Int32 // sockets that were adopted
@@ -34,8 +34,9 @@ type Loop struct {
 	waking sync.Mutex // guards the field below
 	wake   int        // descriptor; -1 when closed
 
+	turns    uint64
 	stopping bool
-	closed   Note // stands in the inbox when nothing is taken any more
+	closed   Note // stands in the inbox while nothing is taken: before the start and after the end
 	ending   ending
 
 	// A turn's state lies here and not on the stack, so that the turn goes on after a panic.
@@ -63,7 +64,11 @@ type Loop struct {
 	pool    pool
 }
 
-func newLoop(g *Group) *Loop { return &Loop{group: g, epoll: -1, wake: -1} }
+func newLoop(g *Group) *Loop {
+	l := &Loop{group: g, epoll: -1, wake: -1}
+	l.inbox.Store(&l.closed)
+	return l
+}
 
 // open opens what the loop needs of the kernel.
 func (l *Loop) open() error {
@@ -82,6 +87,7 @@ func (l *Loop) open() error {
 	}
 	l.start = time.Now()
 	l.now = l.start
+	l.inbox.Store(nil)
 	return nil
 }
 
@@ -125,6 +131,7 @@ func (l *Loop) run() {
 	defer runtime.UnlockOSThread()
 	for !l.stopping {
 		l.await()
+		l.turns++
 		l.turn()
 	}
 	l.end()

@@ -21,8 +21,8 @@ type Receiver interface {
 // Address says whom n reaches. It must be called before n is posted for the first time and not while n is queued.
 func (n *Note) Address(to Receiver) { n.to = to }
 
-// Post queues n, to be received on the loop after the events of its current turn, and reports whether it will be: a loop that is
-// stopped takes none. A note that is queued is not queued again, not on another loop either; what the poster has written before is
+// Post queues n, to be received on the loop after the events of its current turn, and reports whether it will be: a loop that
+// does not run takes none. A note that is queued is not queued again, not on another loop either; what the poster has written before is
 // seen by the receiver if it is guarded by a mutex or atomic. Post never blocks and may be called by anyone.
 func (l *Loop) Post(n *Note) bool {
 	if !n.queued.CompareAndSwap(false, true) {
@@ -43,7 +43,7 @@ func (l *Loop) Post(n *Note) bool {
 	return true
 }
 
-// Do runs f on the loop, waits for it and returns true; false if the loop is stopped. It must not be called on a
+// Do runs f on the loop, waits for it and returns true; false if the loop does not run. It must not be called on a
 // loop, where it would wait for itself.
 func (l *Loop) Do(f func()) bool {
 	c := &call{f: f, done: make(chan struct{})}

@@ -53,6 +53,7 @@ const (
 	stateAgain      = socketState(1 << 9)
 	stateConnecting = socketState(1 << 10)
 	stateAdopted    = socketState(1 << 11)
+	stateEnded      = socketState(1 << 12) // CloseWrite was called
 )
 
 // allEvents is what a socket is registered for, once.
@@ -274,11 +275,15 @@ func (s *Socket) wrote(n, asked int, errno syscall.Errno) (int, error) {
 	return n, nil
 }
 
-// CloseWrite tells the peer that nothing more will be sent.
+// CloseWrite tells the peer that nothing more will be sent. Saying it again does nothing.
 func (s *Socket) CloseWrite() error {
 	if s.state&stateOpen == 0 {
 		return errClosed
 	}
+	if s.state&stateEnded != 0 {
+		return nil // the call would be an event, and so without end for who answers each with it
+	}
+	s.state |= stateEnded
 	return os.NewSyscallError("shutdown", unix.Shutdown(int(s.fd), unix.SHUT_WR))
 }
 

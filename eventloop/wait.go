@@ -29,6 +29,9 @@ func (l *Loop) await() {
 	if len(l.resumed) > 0 {
 		timeout = 0
 	}
+	if !l.pool.empty() {
+		timeout = within(timeout, trimPeriod)
+	}
 	if timeout != 0 {
 		l.sleeping.Store(true)
 		if l.inbox.Load() != nil {

@@ -44,14 +44,14 @@ func (w *wheel) add(t *Timer) {
 	}
 	w.count++
 	tick := max(tickOf(t.due)+1, w.now+1)
-	ahead := tick - w.now
-	level := 0
-	for level < levels-1 && ahead >= 1<<(levelBits*(level+1)) {
+	level, shift := 0, 0
+	for tick>>shift-w.now>>shift > lists {
+		if level == levels-1 {
+			tick = (w.now>>shift + lists) << shift
+			break
+		}
 		level++
-	}
-	shift := levelBits * level
-	if last := w.now + 1<<(levelBits*levels) - 1<<shift; tick > last {
-		tick = last
+		shift += levelBits
 	}
 	index := int(tick>>shift) & (lists - 1)
 	list := &w.lists[level][index]
@@ -118,7 +118,11 @@ func (w *wheel) advance(tick int64) bool {
 		}
 		return false
 	}
-	w.now = max(w.now, first)
+	if level == 0 {
+		w.now = first
+	} else {
+		w.now = first - 1 // what is due in its first tick is yet to be put into the list of that
+	}
 	list := &w.lists[level][int(first>>(levelBits*level))&(lists-1)]
 	w.used[level] &^= 1 << list.index
 	w.taken.first, list.first = list.first, nil
@@ -141,7 +145,7 @@ func (w *wheel) earliest() (level int, tick int64) {
 		// Lists lie after the present one, round the wheel.
 		turned := bits.RotateLeft64(used, -int((at+1)&(lists-1)))
 		first := (at + 1 + int64(bits.TrailingZeros64(turned))) << shift
-		if first < tick {
+		if first <= tick { // of two that begin together the coarser one is first, as it may have timers for the other
 			level, tick = i, first
 		}
 	}
