@@ -8,7 +8,7 @@ import (
 )
 
 // normaliseHost returns the name of a Host field or :authority that routes are matched against: lower case,
-// without port and trailing dot. It refuses what is no host (RFC 9110, section 7.2). An absent Host is "".
+// without port and trailing dot. It refuses what is no host (RFC 9110, section 7.2), empty labels among it. An absent Host is "".
 func normaliseHost(authority string) (string, error) {
 	host := authority
 	if strings.HasPrefix(host, "[") {
@@ -33,7 +33,7 @@ func normaliseHost(authority string) (string, error) {
 			return "", errors.New("the host is malformed")
 		}
 	}
-	if strings.HasPrefix(host, ".") || host == "" && authority != "" {
+	if strings.HasPrefix(host, ".") || strings.HasSuffix(host, ".") || strings.Contains(host, "..") || host == "" && authority != "" {
 		return "", errors.New("the host is malformed")
 	}
 	return strings.ToLower(host), nil

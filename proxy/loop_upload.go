@@ -192,6 +192,9 @@ func (x *loopExchange) invite() {
 // pull reads content from the client and sends it on, as long as there is some and the instance takes it.
 func (x *loopExchange) pull() {
 	s := x.session
+	// It may be the connection to the instance that something has come on, and then nobody else keeps what the client has sent beyond
+	// the content before another session reads into the same room.
+	defer s.store()
 	for range 4 {
 		if !x.wantsContent() {
 			x.listen(false)
