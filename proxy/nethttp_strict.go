@@ -226,11 +226,8 @@ func (c *strictConn) refuse(p []byte, why reason, err error) error {
 	defer s.requests.leave()
 	r := c.recordOf(p)
 	a := why.answer()
-	var fault *http1.Error
-	if errors.As(err, &fault) {
-		a.status, a.text = fault.Status, fault.Error()
-	} else if err != nil {
-		a.text = err.Error()
+	if err != nil {
+		a = misunderstood(err)
 	}
 	r.Reason, r.Status = why, a.status
 	response := refusal(why, a, r.ID)

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -17,6 +18,15 @@ type reply struct {
 }
 
 type replyField struct{ name, value string }
+
+// misunderstood returns the answer to a request that cannot be understood.
+func misunderstood(err error) answer {
+	a := reasonBadRequest.answer().saying(err.Error())
+	if fault := (*http1.Error)(nil); errors.As(err, &fault) {
+		a.status = fault.Status
+	}
+	return a
+}
 
 // refusal returns the reply to a request that is not served: a, which is the reason's answer or says more.
 func refusal(why reason, a answer, id string) reply {
