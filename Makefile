@@ -2,14 +2,18 @@
 # make test     brings in the peers that tests talk to, then runs every test with the race detector
 # make lint     gofmt, go vet, staticcheck
 # make soak     the long tests and a minute of fuzzing for each parser
+# make chaos    half an hour an engine of everything at once; CHAOSTIME=5m is less
+# make agreement  an hour an engine of requests that net/http, nginx and HAProxy must understand alike; AGREETIME=5m is less
 # make vm       boots a virtual machine and looks there at limits, the clock and process 1
 # make bench    benchmarks; they print, they do not judge
 # make bench-proxy  the proxy beside nginx, HAProxy, Caddy, Traefik and Go's ReverseProxy; BENCH=-quick takes less than a minute
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 60s
+CHAOSTIME ?= 30m
+AGREETIME ?= 1h
 
-.PHONY: build test lint soak vm fuzz bench bench-processes bench-proxy peers clean
+.PHONY: build test lint soak chaos agreement vm fuzz bench bench-processes bench-proxy peers clean
 .DEFAULT_GOAL := build
 
 build:
@@ -35,6 +39,13 @@ vm:
 soak: peers fuzz
 	testdata/vm/install
 	MAINSTAY_SOAK=1 go test -race -timeout 2h ./...
+
+# Without the race detector, which would be most of what is measured. make soak has both for a shorter time.
+chaos: peers
+	MAINSTAY_SOAK=1 MAINSTAY_SOAK_TIME=$(CHAOSTIME) go test -run '^(TestChaos|TestSlowClients|TestIdleConnections|TestDescriptorLimit)$$' -count=1 -timeout 6h -v .
+
+agreement: peers
+	MAINSTAY_SOAK=1 MAINSTAY_SOAK_TIME=$(AGREETIME) go test -run '^TestAgreement$$' -count=1 -timeout 12h -v ./proxy
 
 # Go runs one fuzz target at a time.
 fuzz:

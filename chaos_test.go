@@ -49,7 +49,7 @@ metrics: {address: "METRICS"}
 // clients that reset, stall and trickle. No byte that arrives may be wrong, no request may be counted twice or not at all, and no
 // descriptor or memory may be left behind.
 //
-// It takes seconds; with MAINSTAY_SOAK=1 half a minute an engine, or as MAINSTAY_SOAK_TIME says.
+// It takes seconds; with MAINSTAY_SOAK=1 half a minute an engine, or as MAINSTAY_SOAK_TIME says (make chaos).
 func TestChaos(t *testing.T) {
 	lasts := 6 * time.Second
 	if os.Getenv("MAINSTAY_SOAK") != "" {
