@@ -15,7 +15,7 @@ import (
 // TestSessionsApart holds that each client gets the responses to its own requests, in order, however many share a loop, whatever they
 // send together and wherever it is cut.
 func TestSessionsApart(t *testing.T) {
-	const clients, requests = 24, 60
+	const clients, requests = 20, 40
 	r := newRig(t)
 	for i := range 3 {
 		r.instance("web", fmt.Sprint("web/", i), func(w http.ResponseWriter, req *http.Request) {
