@@ -34,6 +34,7 @@ func TestEngineChanges(t *testing.T) {
 		if err != nil {
 			return
 		}
+		defer c.CloseNow()
 		for {
 			kind, message, err := c.Read(req.Context())
 			if err != nil || c.Write(req.Context(), kind, message) != nil {
