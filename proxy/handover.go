@@ -89,6 +89,9 @@ func (g *giver) send(p passed, fd int) bool {
 		return false
 	}
 	taken, err := g.pass(p, fd)
+	if errors.Is(err, os.ErrDeadlineExceeded) { // the time is up: that is no fault of the other side's
+		return false
+	}
 	if err != nil {
 		g.err = err
 		g.stop()

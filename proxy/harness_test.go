@@ -38,15 +38,13 @@ func newRig(t *testing.T, routes ...topology.Route) *rig {
 	t.Helper()
 	reg := prometheus.NewRegistry()
 	r := &rig{Proxy: New(slog.New(slog.DiscardHandler), reg, nil), t: t, reg: reg}
-	if e := loops(&r.policies); e != nil && os.Getenv("PROXY_ENGINE") == "loop" {
-		r.engines[engineLoop] = &engineUse{engine: e}
-	}
 	if len(routes) == 0 {
 		routes = []topology.Route{route0("web")}
 	}
 	r.topology = topology.Topology{
 		StateDir: t.TempDir(),
 		Proxy: topology.Proxy{
+			Engine:    topology.ProxyEngine(os.Getenv("PROXY_ENGINE")), // auto if it is empty
 			AccessLog: true,
 			Listeners: map[string]topology.Listener{"http": {Name: "http", Address: "127.0.0.1:0"}},
 			Routes:    routes,

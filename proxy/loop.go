@@ -31,7 +31,7 @@ type loopEngine struct {
 func newLoopEngine(p *policies) *loopEngine {
 	limits := http1.DefaultLimits()
 	limits.Head, limits.Fields, limits.Interim = maxResponseHeaderBytes, 0, maxInterim
-	return &loopEngine{policies: p, size: runtime.GOMAXPROCS(0), limits: limits}
+	return &loopEngine{policies: p, size: min(runtime.NumCPU(), runtime.GOMAXPROCS(0)), limits: limits}
 }
 
 // start implements engine.

@@ -21,8 +21,9 @@ type parcels struct {
 
 // A parcel is a connection that is between two requests.
 type parcel struct {
-	fd   int
-	peer netip.Addr
+	fd     int
+	peer   netip.Addr
+	secure bool // TLS is to be spoken on it
 }
 
 func (p *parcels) add(c parcel) {
@@ -51,7 +52,7 @@ func (s *loopServer) give(ctx context.Context, g *giver) {
 	left := s.left()
 	for {
 		for _, c := range p.take() {
-			if g.send(passed{Listener: s.address}, c.fd) {
+			if ctx.Err() == nil && g.send(passed{Listener: s.address, Secure: c.secure}, c.fd) {
 				unix.Close(c.fd)
 				s.forget()
 			} else {
@@ -60,6 +61,7 @@ func (s *loopServer) give(ctx context.Context, g *giver) {
 		}
 		select {
 		case <-left:
+			s.each(func(b *branch) { b.parcels = nil }) // who is taken over from now on stays
 			return
 		case <-p.wake:
 			continue
@@ -84,7 +86,7 @@ func (s *loopServer) give(ctx context.Context, g *giver) {
 
 // keep goes on with a connection that nobody has taken.
 func (s *loopServer) keep(c parcel) {
-	if !s.place(c.fd, c.peer) {
+	if c.secure || !s.place(c.fd, c.peer) {
 		unix.Close(c.fd)
 		s.forget()
 	}
@@ -92,8 +94,9 @@ func (s *loopServer) keep(c parcel) {
 
 // pause stops accepting and leaves the listening socket open.
 func (s *loopServer) pause() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.control.Lock()
+	defer s.control.Unlock()
+	s.pausing = true
 	if s.acceptor != nil {
 		s.acceptor.Pause()
 	}
@@ -101,11 +104,12 @@ func (s *loopServer) pause() {
 
 // resume implements server.
 func (s *loopServer) resume() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.acceptor == nil || s.stopped {
+	s.control.Lock()
+	defer s.control.Unlock()
+	if s.acceptor == nil || s.stopped || !s.pausing {
 		return
 	}
+	s.pausing = false
 	s.each(func(b *branch) { b.parcels = nil })
 	if err := s.acceptor.Resume(); err != nil {
 		s.engine.log.Error("listener accepts nothing", "address", s.address, "error", err)
@@ -115,6 +119,10 @@ func (s *loopServer) resume() {
 // give has sessions leave, each when it is between two requests.
 func (b *branch) give(p *parcels) {
 	b.parcels = p
+	for _, c := range b.strays {
+		p.add(c)
+	}
+	b.strays = nil
 	for s := b.sessions; s != nil; {
 		next := s.next
 		if s.idle() {
@@ -122,6 +130,15 @@ func (b *branch) give(p *parcels) {
 		}
 		s = next
 	}
+}
+
+// stray has a connection leave that the server cannot serve.
+func (b *branch) stray(c parcel) {
+	if b.parcels != nil {
+		b.parcels.add(c)
+		return
+	}
+	b.strays = append(b.strays, c)
 }
 
 // sever ends all sessions that are left and what runs on them.
@@ -142,4 +159,11 @@ func (s *session) depart() bool {
 	s.end()
 	p.add(c)
 	return true
+}
+
+// paused reports whether connections are not accepted for now.
+func (s *loopServer) paused() bool {
+	s.control.Lock()
+	defer s.control.Unlock()
+	return s.pausing
 }

@@ -31,10 +31,13 @@ type loopServer struct {
 
 	connections atomic.Int64 // open ones, and those on their way to another server
 
-	mu       sync.Mutex
+	control  sync.Mutex          // guards the three that follow; no loop may wait for it
 	acceptor *eventloop.Acceptor // nil before serve
 	stopped  bool
-	empty    chan struct{} // nil, or closed when there are no connections
+	pausing  bool
+
+	mu    sync.Mutex
+	empty chan struct{} // nil, or closed when there are no connections
 }
 
 // listen implements engine.
@@ -54,8 +57,8 @@ func (s *loopServer) connected() int { return int(s.connections.Load()) }
 
 // serve implements server.
 func (s *loopServer) serve() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.control.Lock()
+	defer s.control.Unlock()
 	if s.stopped {
 		return
 	}
@@ -90,7 +93,12 @@ func (s *loopServer) Welcome(l *eventloop.Loop, fd int, peer netip.AddrPort) {
 	}
 	s.engine.metrics.connections.Inc()
 	s.connections.Add(1)
-	s.branch(l).welcome(fd, peer.Addr().Unmap().WithZone(""))
+	b, from := s.branch(l), peer.Addr().Unmap().WithZone("")
+	if s.settings.Load().tls != nil { // and another server's listener from now on
+		b.stray(parcel{fd: fd, peer: from, secure: true})
+		return
+	}
+	b.welcome(fd, from)
 }
 
 // Exhausted implements eventloop.Welcomer: it closes connections that ask for nothing.
@@ -208,10 +216,10 @@ func (s *loopServer) left() <-chan struct{} {
 
 // stop implements server.
 func (s *loopServer) stop(ctx context.Context) {
-	s.mu.Lock()
+	s.control.Lock()
 	s.stopped = true
 	acceptor := s.acceptor
-	s.mu.Unlock()
+	s.control.Unlock()
 	if acceptor != nil {
 		acceptor.Close()
 	}
@@ -233,6 +241,7 @@ type branch struct {
 	sessions *session
 	closing  bool     // no request follows those that there are
 	parcels  *parcels // nil: connections stay
+	strays   []parcel // that are to leave as soon as they can
 
 	settings *listenerSettings // that head was made for
 	head     http1.Limits
@@ -312,6 +321,11 @@ func (b *branch) makeRoom() int {
 // close ends sessions that ask for nothing. The others end with their response.
 func (b *branch) close() {
 	b.closing = true
+	for _, c := range b.strays {
+		unix.Close(c.fd)
+		b.server.forget()
+	}
+	b.strays = nil
 	b.shed(int(b.server.connections.Load()))
 }
 

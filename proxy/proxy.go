@@ -78,6 +78,9 @@ func New(log *slog.Logger, reg prometheus.Registerer, set *sockets.Set) *Proxy {
 	}
 	p.table.Store(&table{})
 	p.engines[engineNetHTTP] = &engineUse{engine: newNetHTTP(&p.policies)}
+	if e := loops(&p.policies); e != nil {
+		p.engines[engineLoop] = &engineUse{engine: e}
+	}
 	if reg != nil {
 		reg.MustRegister(newCollector(p.Status))
 	}
