@@ -30,6 +30,7 @@ type listenerSettings struct {
 	spec   topology.Listener
 	tls    *tls.Config // nil: plain
 	limits topology.ClientLimits
+	loops  bool // carry what they can
 	// redirect is the port of https to redirect every request to; empty: none.
 	redirect string
 }
@@ -140,6 +141,8 @@ func newSettings(spec topology.Listener, limits topology.ClientLimits, previous 
 			Certificates: []tls.Certificate{pair},
 			MinVersion:   tls.VersionTLS12,
 			NextProtos:   []string{"h2", "http/1.1"},
+			// Small records would let a client begin a little sooner with the first of them; each costs a call and a tag.
+			DynamicRecordSizingDisabled: true,
 		}
 	}
 	return s, nil

@@ -51,7 +51,7 @@ func (x *loopExchange) redirect(port string) {
 // send sends a response of the proxy's own and ends the exchange.
 func (x *loopExchange) send(r reply) {
 	x.record.Status = r.status
-	x.reply = x.incoming.Respond(r.status, http1.Length, int64(len(r.content)), x.last || x.session.branch.ends())
+	x.reply = x.incoming.Respond(r.status, http1.Length, int64(len(r.content)), x.last || x.session.ends())
 	connection := ""
 	switch {
 	case x.reply.Close:

@@ -54,7 +54,7 @@ func (s *loopServer) give(ctx context.Context, g *giver) {
 		for _, c := range p.take() {
 			if ctx.Err() == nil && g.send(passed{Listener: s.address, Secure: c.secure}, c.fd) {
 				unix.Close(c.fd)
-				s.forget()
+				s.forget(c.peer)
 			} else {
 				s.keep(c)
 			}
@@ -77,7 +77,7 @@ func (s *loopServer) give(ctx context.Context, g *giver) {
 		s.each((*branch).sever)
 		for _, c := range p.take() {
 			unix.Close(c.fd)
-			s.forget()
+			s.forget(c.peer)
 		}
 		<-left
 		return
@@ -86,9 +86,9 @@ func (s *loopServer) give(ctx context.Context, g *giver) {
 
 // keep goes on with a connection that nobody has taken.
 func (s *loopServer) keep(c parcel) {
-	if c.secure || !s.place(c.fd, c.peer) {
+	if c.secure || !s.place(c, nil) {
 		unix.Close(c.fd)
-		s.forget()
+		s.forget(c.peer)
 	}
 }
 
@@ -106,11 +106,14 @@ func (s *loopServer) pause() {
 func (s *loopServer) resume() {
 	s.control.Lock()
 	defer s.control.Unlock()
-	if s.acceptor == nil || s.stopped || !s.pausing {
+	if s.stopped || !s.pausing {
 		return
 	}
 	s.pausing = false
 	s.each(func(b *branch) { b.parcels = nil })
+	if s.acceptor == nil {
+		return
+	}
 	if err := s.acceptor.Resume(); err != nil {
 		s.engine.log.Error("listener accepts nothing", "address", s.address, "error", err)
 	}
@@ -152,7 +155,7 @@ func (b *branch) sever() {
 // depart takes the session off its loop if it is to leave. Nothing of a next request has been read.
 func (s *session) depart() bool {
 	p := s.branch.parcels
-	if p == nil || s.state != sessionIdle || s.output.Size() > 0 || s.socket.Failed() {
+	if p == nil || s.secure != nil || s.state != sessionIdle || s.output.Size() > 0 || s.socket.Failed() {
 		return false
 	}
 	c := parcel{fd: s.socket.Detach(), peer: s.peer}

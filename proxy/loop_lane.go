@@ -25,6 +25,8 @@ type lane struct {
 	in    []byte // read from a client
 	reply []byte // read from an instance
 	out   []byte // composed to be written
+	// sealed is what crypto/tls has written and no output has yet. It is empty but within sealing's methods.
+	sealed []byte
 
 	free  *loopExchange
 	spare int   // in free

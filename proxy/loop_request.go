@@ -84,6 +84,9 @@ func (x *loopExchange) identify() identity {
 		peer: s.peer, node: s.name, client: s.name, host: x.record.Host, port: s.branch.server.portText,
 		version: "1.1", proxy: x.lane.engine.name,
 	}
+	if s.secure != nil {
+		who.secure, x.record.TLS = true, s.secure.version
+	}
 	if x.incoming.Request.Minor == 0 {
 		who.version = "1.0"
 	}

@@ -132,7 +132,7 @@ func (x *loopExchange) respond(head, rest []byte) bool {
 	}
 	x.enter(atStream, x.route.Timeouts.Idle, reasonTimeoutIdle)
 	x.upload.giveUpWaiting()
-	x.reply = x.incoming.Respond(r.Status, r.Framing, r.Length, x.session.branch.ends())
+	x.reply = x.incoming.Respond(r.Status, r.Framing, r.Length, x.session.ends())
 	return x.stream(x.appendHead(x.lane.out[:0], head), rest)
 }
 

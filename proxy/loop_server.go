@@ -92,13 +92,23 @@ func (s *loopServer) Welcome(l *eventloop.Loop, fd int, peer netip.AddrPort) {
 		return
 	}
 	s.engine.metrics.connections.Inc()
+	from := peer.Addr().Unmap().WithZone("")
+	limit := s.settings.Load().limits.ConnectionsPerClient
+	if limit > 0 && s.engine.table.Load().trusts(from) {
+		limit = 0
+	}
+	if !s.engine.visitors.enter(from, limit) {
+		s.engine.metrics.refused.Inc()
+		unix.Close(fd)
+		return
+	}
 	s.connections.Add(1)
-	b, from := s.branch(l), peer.Addr().Unmap().WithZone("")
+	b := s.branch(l)
 	if s.settings.Load().tls != nil { // and another server's listener from now on
 		b.stray(parcel{fd: fd, peer: from, secure: true})
 		return
 	}
-	b.welcome(fd, from)
+	b.welcome(fd, from, nil)
 }
 
 // Exhausted implements eventloop.Welcomer: it closes connections that ask for nothing.
@@ -147,16 +157,18 @@ func (s *loopServer) take(f *os.File, secure bool) error {
 	}
 	s.engine.metrics.connections.Inc()
 	s.connections.Add(1)
-	if !s.place(fd, peer) {
+	s.engine.visitors.enter(peer, 0)
+	if !s.place(parcel{fd: fd, peer: peer}, nil) {
 		unix.Close(fd)
-		s.forget()
+		s.forget(peer)
 		return errors.New("the listener is being closed")
 	}
 	return nil
 }
 
-// place gives a connection to the branch whose loop has the fewest. It returns false if the server is closing.
-func (s *loopServer) place(fd int, peer netip.Addr) (placed bool) {
+// place gives a connection, with the TLS on it if secure is not nil, to the branch whose loop has the fewest. It returns false
+// if the server is closing.
+func (s *loopServer) place(c parcel, secure *sealing) (placed bool) {
 	to := s.branches[0]
 	for _, b := range s.branches {
 		if b.lane.loop.Connections() < to.lane.loop.Connections() {
@@ -165,7 +177,7 @@ func (s *loopServer) place(fd int, peer netip.Addr) (placed bool) {
 	}
 	to.lane.loop.Do(func() {
 		if placed = !to.closing; placed {
-			to.welcome(fd, peer)
+			to.welcome(c.fd, c.peer, secure)
 		}
 	})
 	return placed
@@ -187,7 +199,8 @@ func peerOf(fd int) (netip.Addr, error) {
 }
 
 // forget takes note that a connection is not the server's any more.
-func (s *loopServer) forget() {
+func (s *loopServer) forget(peer netip.Addr) {
+	s.engine.visitors.leave(peer)
 	if s.connections.Add(-1) > 0 {
 		return
 	}
@@ -283,8 +296,9 @@ func (b *branch) headLimits() *http1.Limits {
 	return &b.head
 }
 
-// ends reports whether connections end with the response that they get next.
-func (b *branch) ends() bool { return b.closing }
+// ends reports whether the connection ends with the response that it gets next: the server stops, or its connections are given
+// away, which one of TLS cannot be.
+func (s *session) ends() bool { return s.branch.closing || s.secure != nil && s.branch.parcels != nil }
 
 // shed closes at most so many sessions that ask for nothing and returns how many it was.
 func (b *branch) shed(most int) (closed int) {
@@ -323,7 +337,7 @@ func (b *branch) close() {
 	b.closing = true
 	for _, c := range b.strays {
 		unix.Close(c.fd)
-		b.server.forget()
+		b.server.forget(c.peer)
 	}
 	b.strays = nil
 	b.shed(int(b.server.connections.Load()))

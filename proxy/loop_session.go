@@ -40,6 +40,8 @@ type session struct {
 	since   time.Duration // when the state began
 	written time.Duration // when the client took something last, while there is output
 
+	secure *sealing // nil: plain
+
 	peer netip.Addr
 	name string // of peer, as text
 
@@ -49,13 +51,16 @@ type session struct {
 	stored *eventloop.Buffer // nil: none
 }
 
-// welcome begins a session on a connection.
-func (b *branch) welcome(fd int, peer netip.Addr) {
-	s := &session{branch: b, peer: peer, name: peer.String(), fresh: true, since: b.lane.clock()}
+// welcome begins a session on a connection; secure is nil or the TLS on it.
+func (b *branch) welcome(fd int, peer netip.Addr, secure *sealing) {
+	s := &session{branch: b, peer: peer, secure: secure, name: peer.String(), fresh: true, since: b.lane.clock()}
 	if err := b.lane.loop.Adopt(&s.socket, fd, s); err != nil {
 		unix.Close(fd)
-		b.server.forget()
+		b.server.forget(peer)
 		return
+	}
+	if secure != nil {
+		secure.session = s
 	}
 	b.add(s)
 	s.state = sessionIdle
@@ -159,14 +164,24 @@ func (s *session) more() error {
 	return err
 }
 
-func (s *session) read(p []byte) (int, error) { return s.socket.Read(p) }
+func (s *session) read(p []byte) (int, error) {
+	if s.secure != nil {
+		return s.secure.read(p)
+	}
+	return s.socket.Read(p)
+}
 
 // write sends p to the client, now or when it takes it.
 func (s *session) write(p []byte) error {
 	if s.output.Size() == 0 {
 		s.written = s.lane().clock()
 	}
-	err := s.output.Write(&s.socket, p)
+	var err error
+	if s.secure != nil {
+		err = s.secure.write(p)
+	} else {
+		err = s.output.Write(&s.socket, p)
+	}
 	if err == nil && s.output.Size() > 0 {
 		if limit := s.branch.limits().SendTimeout; limit > 0 {
 			s.expect(s.written + limit)
@@ -215,6 +230,9 @@ func (s *session) left() bool {
 	if !s.socket.PeerClosed() || len(s.rest) > 0 {
 		return false
 	}
+	if s.secure != nil { // the last that has come may be that nothing more does
+		return s.more() != nil
+	}
 	var one [1]byte
 	n, _, err := unix.Recvfrom(s.socket.FD(), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
 	return n <= 0 && err != unix.EAGAIN
@@ -222,7 +240,7 @@ func (s *session) left() bool {
 
 // finished is called at the end of an exchange whose response was sent, or given to output.
 func (s *session) finished(x *loopExchange) {
-	last, cut := x.last || s.branch.closing, x.cut
+	last, cut := x.last || s.ends(), x.cut
 	unbounded := x.reply.Framing == http1.UntilClose
 	s.x = nil
 	s.lane().release(x)
@@ -247,6 +265,10 @@ func (s *session) hangUp() {
 	s.rest = nil
 	s.store()
 	s.enter(sessionLinger)
+	if s.secure != nil && s.secure.end() != nil {
+		s.close()
+		return
+	}
 	if s.output.Size() == 0 {
 		_ = s.socket.CloseWrite()
 	}
@@ -274,10 +296,13 @@ func (s *session) close() {
 	if s.state == sessionClosed {
 		return
 	}
+	if s.secure != nil && s.idle() {
+		_ = s.secure.end()
+	}
 	s.socket.Close()
 	s.output.Drop()
 	s.end()
-	s.branch.server.forget()
+	s.branch.server.forget(s.peer)
 }
 
 // end ends the session, whose connection is closed, or another's.

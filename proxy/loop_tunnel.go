@@ -89,25 +89,33 @@ func (x *loopExchange) tunnel() {
 			break
 		}
 		x.touch()
-		if s.output.Write(&s.socket, lane.reply[:n]) != nil {
+		if s.write(lane.reply[:n]) != nil {
 			x.sealed()
 			return
 		}
 		x.record.BytesOut += int64(n)
 	}
-	x.seal(&t.up, &l.output, &l.socket)
-	x.seal(&t.down, &s.output, &s.socket)
+	x.seal(&t.up, &l.output, l.socket.CloseWrite)
+	x.seal(&t.down, &s.output, s.closeWrite)
 	if t.up == tunnelEnded && t.down == tunnelEnded || s.socket.Failed() || l.socket.Failed() {
 		x.sealed()
 	}
 }
 
 // seal tells the other side that nothing more comes, once it has got what there was.
-func (x *loopExchange) seal(end *tunnelEnd, out *eventloop.Output, to *eventloop.Socket) {
+func (x *loopExchange) seal(end *tunnelEnd, out *eventloop.Output, tell func() error) {
 	if *end == tunnelEnding && out.Size() == 0 {
 		*end = tunnelEnded
-		_ = to.CloseWrite()
+		_ = tell()
 	}
+}
+
+// closeWrite tells the client that nothing more comes.
+func (s *session) closeWrite() error {
+	if s.secure != nil {
+		return s.secure.end()
+	}
+	return s.socket.CloseWrite()
 }
 
 // sealed ends the tunnel.

@@ -23,7 +23,8 @@ import (
 // (an idle connection's holds), and the log line for one that is too large.
 type netHTTP struct {
 	*policies
-	buffers sync.Pool // of *[copySize]byte
+	loops   *engineUse // that carry HTTP/1.1 over TLS; nil: none do
+	buffers sync.Pool  // of *[copySize]byte
 
 	mu  sync.Mutex
 	ids idSource

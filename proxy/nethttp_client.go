@@ -63,10 +63,13 @@ func clientOf(conn net.Conn) *client {
 	case *secureConn:
 		return c.client
 	case *tls.Conn:
-		return c.NetConn().(*client)
+		return c.NetConn().(*wire).Conn.(*client)
 	}
 	return conn.(*client)
 }
+
+// A wire is what TLS is spoken over: a client, until a loop takes its place.
+type wire struct{ net.Conn }
 
 // clientKey is the key of a client in its requests' contexts.
 type clientKey struct{}

@@ -23,6 +23,13 @@ func (s *netHTTPServer) give(ctx context.Context, g *giver) {
 	}
 	left := s.left()
 	var leaving sync.WaitGroup
+	if c := s.carried(); c != nil {
+		leaving.Go(func() { c.give(ctx, g) })
+		leaving.Go(func() {
+			s.dismiss(ctx, c.left())
+			c.dismiss()
+		})
+	}
 	leaving.Go(func() {
 		s.dismiss(ctx, left)
 		s.mu.Lock()
@@ -92,6 +99,9 @@ func (s *netHTTPServer) resume() {
 		former.retire()
 	}
 	s.giver.Store(nil)
+	if c := s.carried(); c != nil {
+		c.resume()
+	}
 
 	s.mu.Lock()
 	defer s.mu.Unlock()

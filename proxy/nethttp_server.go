@@ -31,12 +31,14 @@ type netHTTPServer struct {
 	engine     *netHTTP
 	requests   tracker
 	handshakes sync.WaitGroup
+	carrying   sync.RWMutex          // held while a client goes to the carrier
 	giver      atomic.Pointer[giver] // to whom connections go that are between two requests; nil: they stay
 	accepted   chan struct{}         // closed when nothing is accepted any more
 
 	mu      sync.Mutex
 	front   *front   // nil: nobody has come yet
 	older   []*front // before it, that may still have connections
+	carrier carrier  // nil: nobody was carried yet
 	clients map[*client]struct{}
 	empty   chan struct{} // nil, or closed when there are no clients
 	closing bool
@@ -205,7 +207,8 @@ func (s *netHTTPServer) leaveLocked(f *front) {
 // handshake agrees on TLS with the client and on what is spoken over it. Who takes too long is cut.
 func (s *netHTTPServer) handshake(c *client, config *tls.Config) {
 	c.allow(deadline(time.Now(), c.limits().HeaderTimeout))
-	conn := tls.Server(c, config)
+	w := &wire{c}
+	conn := tls.Server(w, config)
 	if err := conn.Handshake(); err != nil {
 		s.log.Debug("TLS handshake failed", "client", c.address, "error", err)
 		s.refusePlain(c, err)
@@ -215,6 +218,9 @@ func (s *netHTTPServer) handshake(c *client, config *tls.Config) {
 	c.allow(time.Time{})
 	var served net.Conn = conn
 	if conn.ConnectionState().NegotiatedProtocol != "h2" {
+		if s.carry(c, conn, w) {
+			return
+		}
 		served = newStrictConn(conn, c)
 	}
 	_ = s.offer(c, served) // the listener is being closed
@@ -282,7 +288,11 @@ func (s *netHTTPServer) bound() *listener { return s.listener }
 func (s *netHTTPServer) connected() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.clients)
+	n := len(s.clients)
+	if s.carrier != nil {
+		n += s.carrier.connected()
+	}
+	return n
 }
 
 // stop implements server.
@@ -295,6 +305,14 @@ func (s *netHTTPServer) stop(ctx context.Context) {
 	s.mu.Unlock()
 	s.Listener.Close()
 	<-s.accepted
+	var carried sync.WaitGroup
+	if c := s.carried(); c != nil {
+		carried.Go(func() {
+			c.stop(ctx)
+			s.engine.loops.closed()
+		})
+	}
+	defer carried.Wait()
 	if f != nil {
 		f.shutdown(ctx, s.closeFresh)
 	}

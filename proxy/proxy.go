@@ -77,9 +77,11 @@ func New(log *slog.Logger, reg prometheus.Registerer, set *sockets.Set) *Proxy {
 		sockets:  set, pools: map[string]*pool{}, serving: map[string]serving{}, leaving: map[*departure]struct{}{},
 	}
 	p.table.Store(&table{})
-	p.engines[engineNetHTTP] = &engineUse{engine: newNetHTTP(&p.policies)}
-	if e := loops(&p.policies); e != nil {
-		p.engines[engineLoop] = &engineUse{engine: e}
+	e := newNetHTTP(&p.policies)
+	p.engines[engineNetHTTP] = &engineUse{engine: e}
+	if l := loops(&p.policies); l != nil {
+		p.engines[engineLoop] = &engineUse{engine: l}
+		e.loops = p.engines[engineLoop]
 	}
 	if reg != nil {
 		reg.MustRegister(newCollector(p.Status))
@@ -175,6 +177,7 @@ func (p *Proxy) acquireInto(ctx context.Context, n *next, have, want applied, be
 		if err != nil {
 			return err
 		}
+		settings.loops = want.proxy.Engine != topology.EngineNetHTTP
 		if kind := p.engines.choose(want.proxy.Engine, spec); s.server == nil || s.kind != kind {
 			if s, err = p.open(ctx, spec, kind, s.server, leaving); err != nil {
 				return err
