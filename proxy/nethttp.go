@@ -179,7 +179,7 @@ func (x *exchange) open() {
 func (x *exchange) close() {
 	x.watch.stop()
 	x.body.stop()
-	if x.contentLeft() {
+	if x.contentLeft() && !x.cut {
 		// net/http waits for some of what is left before it closes the connection.
 		_ = x.control.Flush()
 		_ = x.control.SetReadDeadline(time.Now().Add(lingerTimeout))

@@ -28,6 +28,8 @@ type requestBody struct {
 	ended atomic.Bool  // and there are no more
 	spent atomic.Bool  // some of them are not kept any more
 	fault atomic.Pointer[error]
+	// roused says that a time-out of a read is ours.
+	roused atomic.Bool
 
 	mu   sync.Mutex // held while the client is read
 	kept []byte
@@ -62,6 +64,7 @@ func (b *requestBody) stop() {
 		return
 	}
 	if !b.mu.TryLock() {
+		b.roused.Store(true)
 		b.rouse()
 		b.mu.Lock()
 	}
@@ -118,7 +121,7 @@ func (a *attemptBody) Read(p []byte) (int, error) {
 	b.end = err
 	if err == io.EOF {
 		b.ended.Store(true)
-	} else if err != nil {
+	} else if err != nil && !(isTimeout(err) && b.roused.Load()) {
 		b.fault.Store(&err)
 	}
 	if a.closed.Load() {

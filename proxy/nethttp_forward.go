@@ -104,7 +104,7 @@ func (x *exchange) failure(ctx context.Context, t *tracer, err error) *failure {
 	switch why, ended := context.Cause(ctx).(reason); {
 	case ended:
 		f.reason = why
-	case x.r.Context().Err() != nil:
+	case x.gone():
 		f.reason = reasonClientAbort
 	case x.body.failure() != nil:
 		f.reason = clientFault(x.body.failure())
@@ -118,6 +118,16 @@ func (x *exchange) failure(ctx context.Context, t *tracer, err error) *failure {
 		f.reason = reasonReset
 	}
 	return f
+}
+
+// gone reports whether the client has left. net/http says so too when a read of the content fails, which is told apart once that
+// read has returned.
+func (x *exchange) gone() bool {
+	if x.r.Context().Err() == nil {
+		return false
+	}
+	x.body.stop()
+	return x.body.failure() == nil
 }
 
 // clientFault tells what an error of reading the client's content means.
