@@ -4,6 +4,7 @@ package eventloop
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"syscall"
@@ -120,6 +121,24 @@ func splice(from, to int32, limit int) (int, syscall.Errno) {
 			return int(n), errno
 		}
 	}
+}
+
+// Spill moves what waits to an output, so that the pipe is free and the bytes are written like any others.
+func (p *Splice) Spill(o *Output) error {
+	for p.waiting > 0 {
+		b := p.loop.Buffer(min(p.waiting, LargeBuffer))
+		n, err := unix.Read(int(p.pipe.read), b.Space()[:min(p.waiting, b.Size())])
+		if err != nil || n == 0 {
+			b.Release()
+			p.Drop()
+			return fmt.Errorf("empty pipe: %w", errors.Join(err, io.ErrUnexpectedEOF))
+		}
+		p.waiting -= n
+		b.Extend(n)
+		o.AppendBuffer(b)
+	}
+	p.Drop()
+	return nil
 }
 
 // Drop gives up what waits.

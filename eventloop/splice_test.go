@@ -118,6 +118,12 @@ func TestSpliceStalled(t *testing.T) {
 		t.Error(err)
 	}
 	do(t, l, func() {
+		var output Output
+		waiting := r.splice.Waiting()
+		if err := r.splice.Spill(&output); err != nil || output.Size() != waiting || r.splice.open {
+			t.Errorf("%d of %d bytes are spilled, %v", output.Size(), waiting, err)
+		}
+		output.Drop()
 		l.pool.pipesUsed += pipesUsed // as if others had them all
 		var other Splice
 		p, q := &probe{}, &r.from
