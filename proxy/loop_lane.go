@@ -28,6 +28,8 @@ type lane struct {
 	// sealed is what crypto/tls has written and no output has yet. It is empty but within sealing's methods.
 	sealed []byte
 
+	splice eventloop.Splice // holds nothing between two calls
+
 	free  *loopExchange
 	spare int   // in free
 	links *link // all that are open

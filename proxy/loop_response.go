@@ -44,6 +44,9 @@ func (x *loopExchange) push() bool {
 		if x.at == atStream && !x.session.output.Drained() {
 			return true
 		}
+		if !x.move() {
+			return false
+		}
 		n, err := l.socket.Read(lane.reply)
 		switch {
 		case err != nil:
@@ -62,6 +65,37 @@ func (x *loopExchange) push() bool {
 		}
 	}
 	lane.loop.Again(&l.socket)
+	return true
+}
+
+// spliceMin is how much content must be to come for it to be moved within the kernel: for less, copying costs less.
+const spliceMin = 128 << 10
+
+// move moves content from the instance to the client without looking at it, as long as nothing waits for the client. The end is left
+// to be read, for what must precede it. It returns false if the exchange has ended.
+func (x *loopExchange) move() bool {
+	l, s, body := x.link, x.session, &x.outgoing.Body
+	left := body.Contiguous()
+	if x.at != atStream || left < spliceMin || s.secure != nil || x.reply.Framing == http1.Chunked || s.output.Size() > 0 || len(l.kept) > 0 {
+		return true
+	}
+	n, read, write := x.lane.splice.Move(&l.socket, &s.socket, left-laneBuffer)
+	if n > 0 {
+		body.Skip(n)
+		x.record.BytesOut += n
+		x.touch()
+	}
+	if write == nil {
+		write = s.spill(&x.lane.splice)
+	}
+	switch {
+	case write != nil:
+		x.abandoned()
+		return false
+	case read != nil && read != eventloop.ErrNoPipe:
+		x.hungUp(read)
+		return false
+	}
 	return true
 }
 

@@ -182,11 +182,27 @@ func (s *session) write(p []byte) error {
 	} else {
 		err = s.output.Write(&s.socket, p)
 	}
-	if err == nil && s.output.Size() > 0 {
-		if limit := s.branch.limits().SendTimeout; limit > 0 {
-			s.expect(s.written + limit)
-		}
+	if err == nil {
+		s.owe()
 	}
+	return err
+}
+
+// owe takes note that the client has to take what waits.
+func (s *session) owe() {
+	if s.output.Size() == 0 {
+		return
+	}
+	if limit := s.branch.limits().SendTimeout; limit > 0 {
+		s.expect(s.written + limit)
+	}
+}
+
+// spill has what the client did not take at once out of a splice wait like what is written. Nothing waited before.
+func (s *session) spill(p *eventloop.Splice) error {
+	s.written = s.lane().clock()
+	err := p.Spill(&s.output)
+	s.owe()
 	return err
 }
 
