@@ -24,7 +24,8 @@ type framingCase struct {
 	sees  []message // by the instance
 	gets  []message // by the client
 	ends  []ending
-	state string // of the client's connection in the end: open, closes or cut
+	told  bool   // the file says what the client gets
+	state string // of the client's connection in the end: open, closes, cut (within the response) or any
 	link  string // to the instance, in the end: kept, dropped or, if that does not matter, ""
 }
 
@@ -44,6 +45,7 @@ type act struct {
 type ending struct {
 	status int
 	reason reason
+	also   int // another status that will do; 0: none
 }
 
 // A message is a request or a response as it was seen: names of fields in lower case, in alphabetical order.
@@ -53,6 +55,9 @@ type message struct {
 	content  string
 	trailers []string
 	cut      bool // it did not end
+
+	refusal bool   // the proxy's own, of which only the status is told
+	also    string // another status that will do
 }
 
 func (m message) String() string {
@@ -142,6 +147,7 @@ func (c *framingCase) read(line string) (err error) {
 	case "@":
 		return appendMessage(&c.sees, rest)
 	case "&":
+		c.told = true
 		return appendMessage(&c.gets, rest)
 	case "=":
 		return c.readEnding(rest)
@@ -167,7 +173,7 @@ func (c *framingCase) readStep(word, rest string) error {
 		s.do = "send"
 	}
 	switch s.do {
-	case "send", "wait":
+	case "send", "wait", "read":
 		text, err := unescape(rest)
 		if err != nil {
 			return err
@@ -185,10 +191,14 @@ func (c *framingCase) readStep(word, rest string) error {
 	return nil
 }
 
-// readEnding reads "STATUS REASON [open|closes|cut [kept|dropped]]" or "refused STATUS [REASON [open]]".
+// readEnding reads "STATUS REASON [STATE [LINK]]", "refused STATUS[/STATUS] [REASON [STATE]]" or "none STATE".
 func (c *framingCase) readEnding(rest string) error {
 	words := strings.Fields(rest)
-	refused := len(words) > 0 && words[0] == "refused"
+	if len(words) == 2 && words[0] == "none" {
+		c.state = words[1]
+		return nil
+	}
+	refused := len(words) > 1 && words[0] == "refused"
 	if refused {
 		words = words[1:]
 		if len(words) == 1 {
@@ -201,14 +211,23 @@ func (c *framingCase) readEnding(rest string) error {
 	if len(words) < 2 {
 		return errors.New("an ending is a status and a reason")
 	}
-	status, err := strconv.Atoi(words[0])
-	if err != nil {
+	first, second, _ := strings.Cut(words[0], "/")
+	e := ending{reason: reason(strings.TrimPrefix(words[1], "-"))}
+	var err error
+	if e.status, err = strconv.Atoi(first); err != nil {
 		return err
 	}
-	e := ending{status: status, reason: reason(strings.TrimPrefix(words[1], "-"))}
+	if second != "" {
+		if e.also, err = strconv.Atoi(second); err != nil {
+			return err
+		}
+	}
 	c.ends = append(c.ends, e)
-	if refused {
-		c.gets = append(c.gets, message{line: words[0]})
+	switch {
+	case refused:
+		c.gets = append(c.gets, message{line: first, refusal: true, also: second})
+	case e.status == 200 && len(c.acts) == 0 && !c.told:
+		c.gets = append(c.gets, message{line: "200", fields: []string{"content-length: 2"}, content: "ok"})
 	}
 	if len(words) > 2 {
 		c.state = words[2]
@@ -228,20 +247,20 @@ func (c *framingCase) complete() error {
 			break
 		}
 	}
-	if len(c.gets) == 0 && len(c.acts) == 0 {
-		for range c.sees {
-			c.gets = append(c.gets, message{line: "200", fields: []string{"content-length: 2"}, content: "ok"})
-		}
-	}
 	for i := len(c.methods); i < len(c.gets); i++ {
 		c.methods = append(c.methods, "GET")
+	}
+	for i := range c.gets {
+		if !c.told && c.methods[i] == "HEAD" {
+			c.gets[i].content = ""
+		}
 	}
 	switch {
 	case c.clause == "":
 		return errors.New("no clause")
 	case len(c.client) == 0:
 		return errors.New("the client sends nothing")
-	case c.state != "open" && c.state != "closes" && c.state != "cut":
+	case c.state != "open" && c.state != "closes" && c.state != "cut" && c.state != "any":
 		return fmt.Errorf("the client's connection ends as %q", c.state)
 	case c.link != "" && c.link != "kept" && c.link != "dropped":
 		return fmt.Errorf("the connection to the instance ends as %q", c.link)
@@ -251,6 +270,10 @@ func (c *framingCase) complete() error {
 
 // appendMessage reads "LINE | field | … || content || trailer | … || cut".
 func appendMessage(list *[]message, text string) error {
+	text, err := repeat(text)
+	if err != nil {
+		return err
+	}
 	parts := strings.Split(text, " || ")
 	head := strings.Split(parts[0], " | ")
 	m := message{line: head[0], fields: head[1:]}
@@ -285,37 +308,45 @@ func appendMessage(list *[]message, text string) error {
 	return nil
 }
 
-// unescape returns the bytes that a text stands for: \r, \n, \t, \\, \xHH, and {{TEXT*N}} for TEXT N times.
-func unescape(s string) ([]byte, error) {
-	var out []byte
-	for i := 0; i < len(s); i++ {
-		switch {
-		case strings.HasPrefix(s[i:], "{{"):
-			inner, _, ok := strings.Cut(s[i+2:], "}}")
-			star := strings.LastIndexByte(inner, '*')
-			if !ok || star < 0 {
-				return nil, fmt.Errorf("%q is no repetition", s[i:])
-			}
-			n, err := strconv.Atoi(inner[star+1:])
-			if err != nil {
-				return nil, err
-			}
-			text, err := unescape(inner[:star])
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, bytes.Repeat(text, n)...)
-			i += 2 + len(inner) + 1
-		case s[i] == '\\':
-			c, _, tail, err := strconv.UnquoteChar(s[i:], 0)
-			if err != nil {
-				return nil, fmt.Errorf("%q: %w", s[i:], err)
-			}
-			out = append(out, byte(c))
-			i = len(s) - len(tail) - 1
-		default:
-			out = append(out, s[i])
+// repeat replaces {{TEXT*N}} by N times TEXT.
+func repeat(s string) (string, error) {
+	for {
+		before, rest, ok := strings.Cut(s, "{{")
+		if !ok {
+			return s, nil
 		}
+		inner, after, ok := strings.Cut(rest, "}}")
+		star := strings.LastIndexByte(inner, '*')
+		if !ok || star < 0 {
+			return "", fmt.Errorf("%q is no repetition", s)
+		}
+		n, err := strconv.Atoi(inner[star+1:])
+		if err != nil {
+			return "", err
+		}
+		s = before + strings.Repeat(inner[:star], n) + after
+	}
+}
+
+// unescape returns the bytes that a text stands for: \r, \n, \t, \\, \xHH, and what repeat replaces.
+func unescape(s string) ([]byte, error) {
+	s, err := repeat(s)
+	if err != nil {
+		return nil, err
+	}
+	var out []byte
+	for i := 0; i < len(s); {
+		if s[i] != '\\' {
+			out = append(out, s[i])
+			i++
+			continue
+		}
+		c, _, tail, err := strconv.UnquoteChar(s[i:], 0)
+		if err != nil {
+			return nil, fmt.Errorf("%q: %w", s[i:], err)
+		}
+		out = append(out, byte(c))
+		i = len(s) - len(tail)
 	}
 	return out, nil
 }

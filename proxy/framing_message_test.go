@@ -31,7 +31,7 @@ func readMessage(p []byte, method string, ended bool) (m message, n int, err err
 	if method != "" {
 		version, after, _ := strings.Cut(m.line, " ")
 		code, _, _ := strings.Cut(after, " ")
-		if status, err = strconv.Atoi(code); err != nil || len(code) != 3 || version != "HTTP/1.1" {
+		if status, err = strconv.Atoi(code); err != nil || len(code) != 3 || version != "HTTP/1.1" && version != "HTTP/1.0" {
 			return m, 0, fmt.Errorf("%q is no status line", m.line)
 		}
 		m.line = code
@@ -47,6 +47,12 @@ func readMessage(p []byte, method string, ended bool) (m message, n int, err err
 		return m, 0, fmt.Errorf("%s is framed in more than one way", m)
 	case status == 204 && len(lengths)+len(codings) > 0:
 		return m, 0, fmt.Errorf("%s has a framing field", m)
+	case status == 101: // what follows is no HTTP
+		m.content = string(rest)
+		if !ended {
+			return m, 0, errMore
+		}
+		return m, len(p), nil
 	case bodiless:
 		return m, n, nil
 	case len(codings) == 1:
@@ -140,8 +146,9 @@ func valuesOf(fields []string, name string) (values []string) {
 	return values
 }
 
-// plain returns the message without the fields that the proxy adds, where they are exactly as they must be.
-func (m message) plain(port string) message {
+// plain returns the message without the fields that the proxy adds, where they are exactly as they must be; the instance's address
+// is INSTANCE. That a request without content says so makes no difference.
+func (m message) plain(port, instance string) message {
 	version := strings.TrimPrefix(m.line[strings.LastIndexByte(m.line, ' ')+1:], "HTTP/")
 	host := ""
 	if hosts := valuesOf(m.fields, "host"); len(hosts) == 1 {
@@ -155,6 +162,7 @@ func (m message) plain(port string) message {
 		"x-forwarded-for: 127.0.0.1": true, "x-real-ip: 127.0.0.1": true, "x-forwarded-proto: http": true,
 		"x-forwarded-host: " + host: true, "x-forwarded-port: " + port: true, "forwarded: " + forwarded: true,
 	}
+	request := strings.Contains(m.line, " ")
 	m.fields = slices.DeleteFunc(slices.Clone(m.fields), func(f string) bool {
 		name, value, _ := strings.Cut(f, ": ")
 		switch name {
@@ -163,10 +171,20 @@ func (m message) plain(port string) message {
 		case "via":
 			via, by, _ := strings.Cut(value, " ")
 			return (via == "1.1" || via == "1.0" || via == version) && strings.HasPrefix(by, "mainstay-")
+		case "content-length":
+			return request && value == "0"
 		case "date":
 			return strings.HasSuffix(value, " GMT")
 		}
 		return added[f]
 	})
+	for i, f := range m.fields {
+		if f == "host: "+instance {
+			m.fields[i] = "host: INSTANCE"
+		}
+		if own := strings.LastIndex(f, "mainstay-"); own >= 0 && strings.HasPrefix(f, "via: ") {
+			m.fields[i] = f[:own] + "mainstay"
+		}
+	}
 	return m
 }

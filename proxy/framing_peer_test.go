@@ -228,7 +228,7 @@ func (p *puppet) serve(c *net.TCPConn) {
 			return
 		}
 		a := p.begin(head)
-		if a.early && !p.perform(c, o, a) {
+		if a.early && !p.perform(c, o, a, &in) {
 			p.end(sight{p.readRest(c, &in), o}, a.early)
 			return
 		}
@@ -241,7 +241,7 @@ func (p *puppet) serve(c *net.TCPConn) {
 		}
 		if !a.early {
 			p.see(sight{m, o})
-			goOn := p.perform(c, o, a)
+			goOn := p.perform(c, o, a, &in)
 			p.finish()
 			if !goOn {
 				return
@@ -304,6 +304,9 @@ func (p *puppet) begin(head message) act {
 	p.running++
 	if len(p.acts) == 0 || strings.Contains(head.line, " /probe ") {
 		text := "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+		if strings.HasPrefix(head.line, "HEAD ") {
+			text = strings.TrimSuffix(text, "ok")
+		}
 		return act{steps: []step{{do: "send", text: []byte(text)}}}
 	}
 	a := p.acts[0]
@@ -329,7 +332,7 @@ func (p *puppet) end(s sight, _ bool) {
 }
 
 // perform does an act and reports whether the connection goes on.
-func (p *puppet) perform(c *net.TCPConn, o *outlook, a act) bool {
+func (p *puppet) perform(c *net.TCPConn, o *outlook, a act, in *[]byte) bool {
 	for _, s := range a.steps {
 		switch s.do {
 		case "send":
@@ -344,7 +347,17 @@ func (p *puppet) perform(c *net.TCPConn, o *outlook, a act) bool {
 			p.mu.Lock()
 			heard := p.heard
 			p.mu.Unlock()
-			soon(5*time.Second, func() bool { return heard(s.text) })
+			if !soon(5*time.Second, func() bool { return heard(s.text) }) {
+				p.t.Errorf("the client was not sent %q", s.text)
+			}
+		case "read":
+			for !bytes.Contains(*in, s.text) {
+				if readMore(c, in) != nil {
+					p.t.Errorf("the instance read %q instead of %q", *in, s.text)
+					return false
+				}
+			}
+			*in = nil
 		case "left":
 			o.closed(5 * time.Second)
 			return false
@@ -447,7 +460,9 @@ func (c *caller) do(steps []step, k cut, p *puppet) {
 			_ = k.send(c.TCPConn, c.outlook, sent, s.text) // the proxy may have enough
 			sent += len(s.text)
 		case "wait":
-			soon(5*time.Second, func() bool { return c.heard(s.text) })
+			if !soon(5*time.Second, func() bool { return c.heard(s.text) }) {
+				p.t.Errorf("the client was not sent %q", s.text)
+			}
 		case "head":
 			soon(5*time.Second, func() bool { return p.headed(1) })
 		case "close":
