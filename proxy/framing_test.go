@@ -20,6 +20,7 @@ var framingEngines = [...]struct {
 	name   string
 	engine topology.ProxyEngine
 }{
+	{"loop", topology.EngineAuto},
 	{"net_http", topology.EngineNetHTTP},
 }
 
