@@ -243,6 +243,9 @@ func (c *framingCase) complete() error {
 	if len(c.methods) == 0 {
 		for _, s := range c.client {
 			method, _, _ := strings.Cut(string(bytes.TrimLeft(s.text, "\r\n")), " ")
+			if method == "" {
+				method = "GET"
+			}
 			c.methods = append(c.methods, method)
 			break
 		}

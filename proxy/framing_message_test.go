@@ -155,7 +155,7 @@ func (m message) plain(port, instance string) message {
 		host = hosts[0]
 	}
 	forwarded := "for=127.0.0.1;proto=http"
-	if host != "" {
+	if host != "" && host != instance {
 		forwarded += `;host="` + host + `"`
 	}
 	added := map[string]bool{
@@ -172,7 +172,7 @@ func (m message) plain(port, instance string) message {
 			via, by, _ := strings.Cut(value, " ")
 			return (via == "1.1" || via == "1.0" || via == version) && strings.HasPrefix(by, "mainstay-")
 		case "content-length":
-			return request && value == "0"
+			return request && value == "0" || m.line == "304" // which net/http leaves out
 		case "date":
 			return strings.HasSuffix(value, " GMT")
 		}

@@ -357,7 +357,6 @@ func (p *puppet) perform(c *net.TCPConn, o *outlook, a act, in *[]byte) bool {
 					return false
 				}
 			}
-			*in = nil
 		case "left":
 			o.closed(5 * time.Second)
 			return false
@@ -417,11 +416,21 @@ func (c *caller) read() {
 	}
 }
 
-// heard reports whether text has come, or nothing comes any more.
+// heard reports whether text has come, as it is or in the content of the last response, or nothing comes any more.
 func (c *caller) heard(text []byte) bool {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.ended || bytes.Contains(c.got, text)
+	got, ended := c.got, c.ended
+	c.mu.Unlock()
+	if ended || bytes.Contains(got, text) {
+		return true
+	}
+	for {
+		m, n, err := readMessage(got, "GET", false)
+		if err != nil || n == 0 {
+			return strings.Contains(m.content, string(text))
+		}
+		got = got[n:]
+	}
 }
 
 // responses returns the final responses to requests of the methods that have come so far, the interim ones between

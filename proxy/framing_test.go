@@ -99,7 +99,7 @@ func (c *framingCase) variants() []variant {
 	random := rand.New(rand.NewPCG(seed.Sum64(), 1))
 	places := func(length int, make func(int) variant) {
 		at := random.Perm(max(length-1, 0))
-		limit := 3
+		limit := 2
 		if soak {
 			limit = long
 		}
@@ -116,6 +116,9 @@ func (c *framingCase) variants() []variant {
 
 func runFraming(t *testing.T, c framingCase, engine topology.ProxyEngine) {
 	r := newFramingRig(t, engine)
+	if kind := r.serving["127.0.0.1:0"].kind; (kind == engineLoop) != (engine == topology.EngineAuto) {
+		t.Fatalf("it runs on engine %d", kind)
+	}
 	variants := c.variants()
 	for _, v := range variants {
 		if d := r.run(c, v); d != "" {
@@ -157,6 +160,9 @@ type framingRig struct {
 
 func newFramingRig(t *testing.T, engine topology.ProxyEngine) *framingRig {
 	r := newRig(t)
+	if r.engines[engineLoop] == nil && engine == topology.EngineAuto {
+		r.engines[engineLoop] = &engineUse{engine: loops(&r.policies)}
+	}
 	r.topology.Proxy.Engine, r.topology.Proxy.Limits = engine, framingLimits
 	r.apply()
 	p := newPuppet(t)
@@ -256,6 +262,9 @@ func (r *framingRig) compare(c framingCase, list []message, rest []byte, reset b
 		if m.line == "100" && (at >= len(gets) || gets[at].line != "100") {
 			continue // may be left out where the content has come already, RFC 9110 section 10.1.1
 		}
+		if c.old() && c.state != "open" {
+			m.fields = slices.DeleteFunc(slices.Clone(m.fields), func(f string) bool { return f == "connection: close" })
+		}
 		own := len(valuesOf(m.fields, "proxy-status")) > 0
 		m = m.plain(port, instance)
 		if at < len(gets) && gets[at].refusal {
@@ -268,6 +277,9 @@ func (r *framingRig) compare(c framingCase, list []message, rest []byte, reset b
 			m = message{line: m.line}
 		}
 		got = append(got, m)
+	}
+	if last := len(gets) - 1; c.state == "cut" && last >= 0 && len(got) == last && gets[last].content == "" {
+		gets = gets[:last] // nothing of it had to be sent yet
 	}
 	if c.state == "cut" && len(gets) > 0 && len(got) == len(gets) {
 		last := len(gets) - 1
@@ -290,6 +302,9 @@ func (r *framingRig) compare(c framingCase, list []message, rest []byte, reset b
 	}
 	return strings.Join(problems, "\n")
 }
+
+// old reports whether the client speaks HTTP/1.0, which needs not be told that the connection closes.
+func (c *framingCase) old() bool { return strings.Contains(string(c.client[0].text), " HTTP/1.0\r\n") }
 
 func diffMessages(want, got []message) string {
 	text := func(list []message) (lines []string) {

@@ -118,6 +118,8 @@ type exchange struct {
 	started atomic.Bool
 	// cut says that the response could not be finished, which the client must notice.
 	cut bool
+	// answered says that the head of a response has been handed to net/http, which would invent one.
+	answered bool
 }
 
 // A requestTarget is the request's target, raw as it is sent on and normalised as it is matched.
@@ -139,6 +141,10 @@ func (e *netHTTP) serve(s *netHTTPServer, w http.ResponseWriter, r *http.Request
 	defer x.close()
 	x.dispatch()
 	if x.cut {
+		if x.answered && !x.r.ProtoAtLeast(1, 1) && x.w.Header().Get("Content-Length") == "" {
+			// Content that ends with the connection would seem whole (RFC 9112, section 8).
+			x.client().abort()
+		}
 		panic(http.ErrAbortHandler)
 	}
 }
@@ -179,7 +185,7 @@ func (x *exchange) open() {
 func (x *exchange) close() {
 	x.watch.stop()
 	x.body.stop()
-	if x.contentLeft() && !x.cut {
+	if x.contentLeft() && x.answered && !x.cut {
 		// net/http waits for some of what is left before it closes the connection.
 		_ = x.control.Flush()
 		_ = x.control.SetReadDeadline(time.Now().Add(lingerTimeout))
@@ -280,6 +286,9 @@ func (x *exchange) prepare(who identity) {
 	if isWebSocket(x.r) {
 		h["Connection"], h["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
 	}
+	if !x.r.ProtoAtLeast(1, 1) {
+		delete(h, "Expect") // RFC 9110, section 10.1.1
+	}
 	if _, ok := h["User-Agent"]; !ok {
 		h["User-Agent"] = nil // or net/http sends its own
 	}
@@ -331,6 +340,10 @@ func (x *exchange) writeHeader(status int) {
 	if x.contentLeft() || x.server.paused() && x.client().stays() {
 		x.w.Header().Set("Connection", "close") // net/http makes it a GOAWAY of HTTP/2
 	}
+	if x.r.Close && x.r.ProtoMajor == 1 {
+		x.w.Header().Set("Connection", "close") // of HTTP/1.0 net/http heeds keep-alive beside close
+	}
+	x.answered = true
 	x.w.WriteHeader(status)
 }
 

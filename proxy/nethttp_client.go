@@ -334,6 +334,13 @@ func (c *client) Close() error {
 	return c.Conn.Close()
 }
 
+// abort makes the client see a reset when the connection is closed.
+func (c *client) abort() {
+	if t, ok := c.Conn.(*net.TCPConn); ok {
+		_ = t.SetLinger(0)
+	}
+}
+
 // CloseWrite ends the sending direction.
 func (c *client) CloseWrite() error { return c.Conn.(*net.TCPConn).CloseWrite() }
 

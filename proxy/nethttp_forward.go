@@ -10,6 +10,7 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"net/url"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -158,6 +159,8 @@ func (x *exchange) respond(response *http.Response) {
 	removeHopByHop(response.Header)
 	if response.StatusCode == http.StatusNoContent {
 		delete(response.Header, "Content-Length") // RFC 9110, section 8.6
+	} else if lines := response.Header["Content-Length"]; len(lines) > 0 && response.ContentLength >= 0 {
+		lines[0] = strconv.FormatInt(response.ContentLength, 10) // without leading zeros
 	}
 	x.route.responseEdits.apply(response.Header)
 	if x.record.Fallback != "" {

@@ -66,8 +66,10 @@ func newIntake(s *netHTTPServer, ctx context.Context, limits topology.ClientLimi
 	protocols.SetHTTP2(true)
 	return &intake{
 		http: &http.Server{
-			Handler:   s,
-			Protocols: protocols,
+			Handler: s,
+			// Nobody but us answers: not OPTIONS of everything either.
+			DisableGeneralOptionsHandler: true,
+			Protocols:                    protocols,
 			// Of HTTP/1 strictConn has seen to the time that it takes and to its size. These are for HTTP/2.
 			IdleTimeout:    limits.IdleTimeout,
 			MaxHeaderBytes: headerBytes(limits.HeaderSize),
