@@ -474,6 +474,14 @@ func (c *caller) do(steps []step, k cut, p *puppet) {
 			}
 		case "head":
 			soon(5*time.Second, func() bool { return p.headed(1) })
+		case "seen":
+			soon(5*time.Second, func() bool { return len(p.sights()) > 0 })
+		case "patience": // for a response; only what waits for more gets none
+			soon(300*time.Millisecond, func() bool {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				return c.ended
+			})
 		case "close":
 			c.outlook.taken()
 			_ = c.CloseWrite()

@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"context"
 	"fmt"
 	"hash/fnv"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"mainstay/topology"
 )
@@ -158,18 +161,32 @@ type framingRig struct {
 	puppet *puppet
 }
 
+// newFramingRig returns a proxy of that engine from the start, in front of a puppet.
 func newFramingRig(t *testing.T, engine topology.ProxyEngine) *framingRig {
-	r := newRig(t)
+	reg := prometheus.NewRegistry()
+	r := &rig{Proxy: New(slog.New(slog.DiscardHandler), reg, nil), t: t, reg: reg}
 	if r.engines[engineLoop] == nil && engine == topology.EngineAuto {
-		r.engines[engineLoop] = &engineUse{engine: loops(&r.policies)}
+		e := loops(&r.policies)
+		if e == nil {
+			t.Skip("there are no event loops here")
+		}
+		r.engines[engineLoop] = &engineUse{engine: e}
 	}
-	r.topology.Proxy.Engine, r.topology.Proxy.Limits = engine, framingLimits
-	r.apply()
+	r.topology = topology.Topology{StateDir: t.TempDir(), Proxy: topology.Proxy{
+		AccessLog: true, Engine: engine, Limits: framingLimits, Routes: []topology.Route{route0("web")},
+		Listeners: map[string]topology.Listener{"http": {Name: "http", Address: "127.0.0.1:0"}},
+	}}
 	p := newPuppet(t)
 	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := r.Apply(ctx, topology.Empty); err != nil {
+			t.Errorf("apply empty: %v", err)
+		}
 		r.drop("web", "web/1")
 		p.close()
 	})
+	r.apply()
 	r.Admit(topology.Instance{Service: "web", ID: "web/1", Address: p.listener.Addr().String(), Weight: 1})
 	return &framingRig{r, p}
 }
