@@ -102,7 +102,7 @@ func (c *framingCase) variants() []variant {
 	random := rand.New(rand.NewPCG(seed.Sum64(), 1))
 	places := func(length int, make func(int) variant) {
 		at := random.Perm(max(length-1, 0))
-		limit := 2
+		limit := 1
 		if soak {
 			limit = long
 		}

@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"net/http"
+	"strings"
 
 	"mainstay/proxy/http1"
 	"mainstay/topology"
@@ -26,7 +27,7 @@ func (x *loopExchange) refuse(err error) {
 	x.open()
 	x.upload.fail(reasonBadRequest)
 	x.identify()
-	x.record.Path = x.text(x.incoming.Request.Path)
+	x.record.Path, _, _ = strings.Cut(x.text(x.incoming.Request.Target), "?")
 	x.record.Reason = reasonBadRequest
 	x.last = true
 	x.send(refusal(reasonBadRequest, misunderstood(err), x.record.ID))

@@ -140,7 +140,8 @@ func (x *loopExchange) compose(who *identity) {
 	for i := range r.Fields.Lines {
 		f := &r.Fields.Lines[i]
 		name := x.text(f.Text)
-		if f.Name == http1.NameHost || f.Name == http1.NameContentLength || !passes(f.Name, name, f.Nominated) {
+		if f.Name == http1.NameHost || f.Name == http1.NameContentLength || !passes(f.Name, name, f.Nominated) ||
+			f.Name == http1.NameExpect && r.Minor == 0 { // RFC 9110, section 10.1.1
 			continue
 		}
 		if who.replaces(f.Name, name) {
