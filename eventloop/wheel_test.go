@@ -9,11 +9,8 @@ import (
 	"time"
 )
 
-// expirer notes when its timer expires.
-type expirer struct {
-	Timer
-	at []int64
-}
+// An expirer is a timer that nobody waits for.
+type expirer struct{ Timer }
 
 func (*expirer) Expire(*Timer) {}
 

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -240,15 +241,9 @@ func (c *framingCase) readEnding(rest string) error {
 
 // complete fills in what a case leaves out and checks that it is whole.
 func (c *framingCase) complete() error {
-	if len(c.methods) == 0 {
-		for _, s := range c.client {
-			method, _, _ := strings.Cut(string(bytes.TrimLeft(s.text, "\r\n")), " ")
-			if method == "" {
-				method = "GET"
-			}
-			c.methods = append(c.methods, method)
-			break
-		}
+	if len(c.methods) == 0 && len(c.client) > 0 {
+		method, _, _ := strings.Cut(string(bytes.TrimLeft(c.client[0].text, "\r\n")), " ")
+		c.methods = append(c.methods, cmp.Or(method, "GET"))
 	}
 	for i := len(c.methods); i < len(c.gets); i++ {
 		c.methods = append(c.methods, "GET")

@@ -466,7 +466,7 @@ func (g *generator) answered(c *client) error {
 	c.due = 0
 	if c.closing {
 		g.live++ // which fail takes back
-		return errors.New("Connection: close")
+		return errors.New("the response said Connection: close")
 	}
 	g.goOn(c, now)
 	return nil
