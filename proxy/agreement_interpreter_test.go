@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -402,6 +403,9 @@ func isToken(s string) bool {
 	return s != ""
 }
 
+// webSocketKey finds a key as long as they are (RFC 6455, section 4.1).
+var webSocketKey = regexp.MustCompile(`(?i)\r\nsec-websocket-key: [^\r]{24}\r\n`)
+
 // narrow returns why an interpreter may refuse a request that can stand, or nothing.
 func narrow(interpreter string, s sighting) string {
 	head := string(s.raw[:bytes.Index(s.raw, []byte("\r\n\r\n"))])
@@ -422,7 +426,7 @@ func narrow(interpreter string, s sighting) string {
 			}
 		}
 	case "haproxy":
-		if strings.Contains(head, "\r\nUpgrade: ") && !strings.Contains(strings.ToLower(head), "\r\nsec-websocket-key: ") {
+		if strings.Contains(head, "\r\nUpgrade: ") && !webSocketKey.MatchString(head+"\r\n") {
 			return "takes no WebSocket without a key"
 		}
 		if s.means.method == "PRI" {
