@@ -3,6 +3,7 @@ package proxy
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -35,7 +36,7 @@ func TestDifferential(t *testing.T) {
 				}
 			}
 		}
-		a, b := loop.settled(t, netHTTP), netHTTP.settled(t, loop)
+		a, b := settled(loop, netHTTP)
 		for key, line := range a {
 			if b[key] != line {
 				t.Errorf("%s: loop logged %s, net_http %s", key, line, b[key])
@@ -343,32 +344,26 @@ func (m *message) without(name string) {
 	m.fields = slices.DeleteFunc(m.fields, func(f string) bool { return strings.HasPrefix(f, name+":") })
 }
 
-// settled returns what is logged of each path, once both proxies have logged as much, or will not.
-func (r *framingRig) settled(t *testing.T, other *framingRig) map[string]string {
-	t.Helper()
-	var lines map[string]string
+// settled returns what was logged on two engines once that is the same, or, if that does not come about, what it is.
+func settled(r, other *framingRig) (a, b map[string]string) {
 	soon(3*time.Second, func() bool {
-		n := 0
-		lines, n = r.logged()
-		_, m := other.logged()
-		return n == m
+		a, b = r.logged(), other.logged()
+		return maps.Equal(a, b)
 	})
-	return lines
+	return a, b
 }
 
-func (r *framingRig) logged() (map[string]string, int) {
+func (r *framingRig) logged() map[string]string {
 	b, err := os.ReadFile(filepath.Join(r.topology.StateDir, "logs", "access.log"))
 	if err != nil {
-		return nil, 0
+		return nil
 	}
 	lists := map[string][]string{}
-	n := 0
 	for line := range strings.Lines(string(b)) {
 		var rec record
 		if json.Unmarshal([]byte(line), &rec) != nil {
 			break // half written
 		}
-		n++
 		if rec.Status == statusClientClosedRequest || rec.Reason == reasonIncomplete {
 			rec.BytesIn, rec.BytesOut = 0, 0 // depend on when
 		}
@@ -383,5 +378,5 @@ func (r *framingRig) logged() (map[string]string, int) {
 		slices.Sort(list)
 		lines[key] = strings.Join(list, ", ")
 	}
-	return lines, n
+	return lines
 }
