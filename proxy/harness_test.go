@@ -257,23 +257,24 @@ func (r *rig) upstream(id string) (u UpstreamStatus, ok bool) {
 	return u, false
 }
 
+// records returns the lines that the access log has.
+func (r *rig) records() (records []record) {
+	b, _ := os.ReadFile(filepath.Join(r.topology.StateDir, "logs", "access.log"))
+	for line := range strings.Lines(string(b)) {
+		var rec record
+		if err := json.Unmarshal([]byte(line), &rec); err != nil {
+			break // half written
+		}
+		records = append(records, rec)
+	}
+	return records
+}
+
 // log waits until the access log has n lines and returns them.
-func (r *rig) log(n int) []record {
+func (r *rig) log(n int) (records []record) {
 	r.t.Helper()
-	var records []record
 	await(r.t, fmt.Sprintf("the access log has %d lines", n), func() bool {
-		b, err := os.ReadFile(filepath.Join(r.topology.StateDir, "logs", "access.log"))
-		if err != nil {
-			return false
-		}
-		records = nil
-		for line := range strings.Lines(string(b)) {
-			var rec record
-			if err := json.Unmarshal([]byte(line), &rec); err != nil {
-				return false // half written
-			}
-			records = append(records, rec)
-		}
+		records = r.records()
 		return len(records) >= n
 	})
 	return records

@@ -50,8 +50,19 @@ func TestLimitHeaderTime(t *testing.T) {
 			t.Fatal(err)
 		}
 		io.WriteString(slow, "GET / HTTP/1.1\r\nHo")
-		if b, err := io.ReadAll(br); err != nil || len(b) > 0 && !strings.HasPrefix(string(b), "HTTP/1.1 408 ") {
+		if b, err := io.ReadAll(br); err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 408 ") || !strings.Contains(string(b), "\r\nConnection: close\r\n") {
 			t.Errorf("half a header: %q, %v", b, err)
+		}
+		if line := r.log(2)[1]; line.Status != 408 || line.Reason != reasonTimeoutRequest || line.Method != "GET" || line.Path != "/" {
+			t.Errorf("logged %+v", line)
+		}
+		if n := metric(t, r.reg, "proxy_request_failures_total", "reason", string(reasonTimeoutRequest)); n != 1 {
+			t.Errorf("%v failures counted", n)
+		}
+		empty, _ := r.dial()
+		io.WriteString(empty, "\r\n")
+		if got := ended(t, empty); got != "" {
+			t.Errorf("an empty line got %q", got)
 		}
 	})
 }
@@ -98,7 +109,7 @@ func TestLimitSendTime(t *testing.T) {
 		})
 		c, _ := r.dial()
 		io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-		if line := r.log(1)[0]; line.Reason != reasonTimeoutSend && line.Reason != reasonClientAbort || line.Status != 200 {
+		if line := r.log(1)[0]; line.Reason != reasonTimeoutSend || line.Status != 200 {
 			t.Errorf("logged %+v", line)
 		}
 	})

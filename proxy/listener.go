@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -30,6 +31,7 @@ type listenerSettings struct {
 	spec   topology.Listener
 	tls    *tls.Config // nil: plain
 	limits topology.ClientLimits
+	rate   rate // of content
 	loops  bool // carry what they can
 	// redirect is the port of https to redirect every request to; empty: none.
 	redirect string
@@ -126,8 +128,8 @@ func setSharing(c syscall.RawConn, on int) (err error) {
 func (l *listener) port() string { return strconv.Itoa(l.Addr().(*net.TCPAddr).Port) }
 
 // newSettings returns the settings for spec. Certificates are read only if they are others than previous has.
-func newSettings(spec topology.Listener, limits topology.ClientLimits, previous *listenerSettings) (*listenerSettings, error) {
-	s := &listenerSettings{spec: spec, limits: limits}
+func newSettings(spec topology.Listener, limits topology.ClientLimits, grace time.Duration, previous *listenerSettings) (*listenerSettings, error) {
+	s := &listenerSettings{spec: spec, limits: limits, rate: rate{limits.MinimumRate, grace}}
 	switch {
 	case spec.TLS == nil:
 	case previous != nil && reflect.DeepEqual(previous.spec.TLS, spec.TLS):

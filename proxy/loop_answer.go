@@ -22,15 +22,31 @@ func (x *loopExchange) answer(why reason, detail string) {
 }
 
 // refuse ends a request that is none with an answer, and with it the connection.
-func (x *loopExchange) refuse(err error) {
-	x.session.enter(sessionBusy)
+func (x *loopExchange) refuse(err error) { x.reject(reasonBadRequest, misunderstood(err)) }
+
+// tardy ends the connection because the header did not come in time; a client that has sent some of it is told so.
+func (x *loopExchange) tardy() {
+	if emptyLine(x.raw) == len(x.raw) {
+		x.session.close()
+		return
+	}
+	x.reject(reasonTimeoutRequest, reasonTimeoutRequest.answer())
+}
+
+// reject answers a request whose header section is not as it should be, and ends the connection.
+func (x *loopExchange) reject(why reason, a answer) {
+	s := x.session
+	began := s.since
+	s.enter(sessionBusy)
 	x.open()
-	x.upload.fail(reasonBadRequest)
+	x.record.Time = x.record.Time.Add(began - x.opened)
+	x.opened = began
+	x.upload.fail(why)
 	x.identify()
 	x.record.Path, _, _ = strings.Cut(x.text(x.incoming.Request.Target), "?")
-	x.record.Reason = reasonBadRequest
+	x.record.Reason = why
 	x.last = true
-	x.send(refusal(reasonBadRequest, misunderstood(err), x.record.ID))
+	x.send(refusal(why, a, x.record.ID))
 }
 
 // answerFixed ends the request with the response that the file has for when there is no instance.

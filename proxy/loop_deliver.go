@@ -139,7 +139,7 @@ func (x *loopExchange) failedBy(f failure) {
 		f.reason = x.upload.fault
 	}
 	x.record.Upstream += (x.lane.clock() - x.began).Seconds()
-	x.upload.waiting = false
+	x.listen(false)
 	x.at, x.limit = atHead, 0
 	x.follow(x.delivery.failed(x.lane.now(), f))
 }

@@ -38,6 +38,7 @@ type loopExchange struct {
 	head     []byte // of the request as every attempt sends it
 	hostAt   int    // where the instance's address is to stand in it; 0: nowhere
 	upload   upload
+	taking   pace // of what is sent to the client, up to session.written
 
 	outgoing http1.Outgoing
 	reply    http1.Reply // what the client gets
@@ -90,7 +91,7 @@ func (x *loopExchange) reset() {
 	x.record, x.target = record{}, requestTarget{}
 	x.raw, x.head = kept(x.raw), kept(x.head)
 	x.upload.reset()
-	x.reply, x.whole = http1.Reply{}, false
+	x.reply, x.whole, x.taking = http1.Reply{}, false, pace{}
 	x.incoming.Reset()
 }
 
@@ -169,13 +170,13 @@ func (x *loopExchange) due() time.Duration {
 	case x.limit > 0:
 		due = x.touched + x.limit
 	}
-	return sooner(due, x.upload.due(x.session.branch.limits()))
+	return sooner(due, x.upload.due(x.session.settings()))
 }
 
 // late ends what has taken too long.
 func (x *loopExchange) late() {
 	now := x.lane.clock()
-	switch up := x.upload.due(x.session.branch.limits()); {
+	switch up := x.upload.due(x.session.settings()); {
 	case up != 0 && up <= now && x.upload.state == uploadExpected:
 		x.invite()
 	case up != 0 && up <= now:
@@ -209,9 +210,12 @@ func (x *loopExchange) tear(why reason) {
 }
 
 // abandoned says that the client has gone.
-func (x *loopExchange) abandoned() {
+func (x *loopExchange) abandoned() { x.lost(reasonClientAbort) }
+
+// lost ends an exchange whose client gets nothing more.
+func (x *loopExchange) lost(why reason) {
 	x.session.output.Drop()
-	x.ended(reasonClientAbort)
+	x.ended(why)
 }
 
 // fail ends the exchange after a bug.
@@ -231,6 +235,13 @@ func (x *loopExchange) sessionReady(events eventloop.Events) {
 		x.pull()
 	case s.left(), x.at == atHeld && x.upload.unread() && s.socket.PeerClosed():
 		x.abandoned()
+	}
+}
+
+// took says that the client has taken something, which is progress.
+func (x *loopExchange) took() {
+	if x.at == atStream || x.at == atTunnel {
+		x.touch()
 	}
 }
 

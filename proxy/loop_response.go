@@ -86,7 +86,7 @@ func (x *loopExchange) move() bool {
 		x.touch()
 	}
 	if write == nil {
-		write = s.spill(&x.lane.splice)
+		write = s.spill(&x.lane.splice, n)
 	}
 	switch {
 	case write != nil:
@@ -165,7 +165,7 @@ func (x *loopExchange) respond(head, rest []byte) bool {
 		return x.switchOver(head, rest)
 	}
 	x.enter(atStream, x.route.Timeouts.Idle, reasonTimeoutIdle)
-	x.upload.giveUpWaiting()
+	x.listen(false)
 	x.reply = x.incoming.Respond(r.Status, r.Framing, r.Length, x.session.ends())
 	return x.stream(x.appendHead(x.lane.out[:0], head), rest)
 }

@@ -18,7 +18,6 @@ import (
 
 	"mainstay/eventloop"
 	"mainstay/proxy/http1"
-	"mainstay/topology"
 )
 
 // A loopServer serves the requests of one listener on event loops. Its branches belong to their loops; what they share is
@@ -279,8 +278,8 @@ func (b *branch) remove(s *session) {
 	s.previous, s.next = nil, nil
 }
 
-// limits returns what clients may do.
-func (b *branch) limits() *topology.ClientLimits { return &b.server.settings.Load().limits }
+// settings returns how clients are served now.
+func (s *session) settings() *listenerSettings { return s.branch.server.settings.Load() }
 
 // headLimits returns how large a request's header may be.
 func (b *branch) headLimits() *http1.Limits {

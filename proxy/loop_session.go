@@ -38,7 +38,7 @@ type session struct {
 	again   bool          // it was asked for meanwhile
 	alarm   time.Duration // when the timer goes off at the latest; 0: it is not set
 	since   time.Duration // when the state began
-	written time.Duration // when the client took something last, while there is output
+	written time.Duration // while there is output: when the client took something last, or since when there is
 
 	secure *sealing // nil: plain
 
@@ -121,7 +121,10 @@ func (s *session) advance() bool {
 	}
 	if s.x == nil {
 		s.x = s.lane().exchange(s)
-		s.enter(sessionHead)
+		began := s.since
+		if s.enter(sessionHead); s.fresh {
+			s.since = began // a client that has just come has been waited for all the time
+		}
 		s.fresh = false
 	}
 	if s.x.readHead() {
@@ -173,37 +176,54 @@ func (s *session) read(p []byte) (int, error) {
 
 // write sends p to the client, now or when it takes it.
 func (s *session) write(p []byte) error {
-	if s.output.Size() == 0 {
-		s.written = s.lane().clock()
-	}
-	var err error
 	if s.secure != nil {
-		err = s.secure.write(p)
-	} else {
-		err = s.output.Write(&s.socket, p)
+		return s.secure.write(p)
 	}
-	if err == nil {
-		s.owe()
+	return s.put(p)
+}
+
+// put is write below TLS.
+func (s *session) put(p []byte) error {
+	before := s.output.Size()
+	if err := s.output.Write(&s.socket, p); err != nil {
+		return err
 	}
+	s.owe(before, len(p))
+	return nil
+}
+
+// spill has what the client did not take at once out of a splice, that has moved n bytes, wait like what is written. Nothing waited
+// before.
+func (s *session) spill(p *eventloop.Splice, n int64) error {
+	err := p.Spill(&s.output)
+	s.owe(0, int(n))
 	return err
 }
 
-// owe takes note that the client has to take what waits.
-func (s *session) owe() {
+// owe takes note that n bytes were given to the client, or to output, where some waited before.
+func (s *session) owe(before, n int) {
+	if s.x != nil {
+		s.x.taking.move(0, before+n-s.output.Size())
+	}
 	if s.output.Size() == 0 {
 		return
 	}
-	if limit := s.branch.limits().SendTimeout; limit > 0 {
-		s.expect(s.written + limit)
+	if before == 0 {
+		s.written = s.lane().clock()
 	}
+	s.expect(s.outputDue())
 }
 
-// spill has what the client did not take at once out of a splice wait like what is written. Nothing waited before.
-func (s *session) spill(p *eventloop.Splice) error {
-	s.written = s.lane().clock()
-	err := p.Spill(&s.output)
-	s.owe()
-	return err
+// outputDue returns when the client will have been too slow with taking output; 0: never.
+func (s *session) outputDue() time.Duration {
+	settings := s.settings()
+	switch {
+	case s.output.Size() == 0 || s.x != nil && s.x.at == atTunnel:
+		return 0
+	case s.x == nil:
+		return after(s.written, within(settings.limits.SendTimeout))
+	}
+	return after(s.written, s.x.taking.patience(settings.limits.SendTimeout, settings.rate))
 }
 
 // flush sends what waits and lets go on who waits for that. It returns false if the session has ended.
@@ -213,8 +233,13 @@ func (s *session) flush() bool {
 		s.gone()
 		return false
 	}
-	if s.output.Size() < before {
-		s.written = s.lane().clock()
+	if taken := before - s.output.Size(); taken > 0 {
+		now := s.lane().clock()
+		if s.x != nil {
+			s.x.taking.move(now-s.written, taken)
+			s.x.took()
+		}
+		s.written = now
 	}
 	switch s.state {
 	case sessionBusy:
@@ -351,22 +376,16 @@ func (s *session) broken() {
 
 // due returns when the client will have been waited for long enough; 0: never.
 func (s *session) due() time.Duration {
-	limits := s.branch.limits()
-	after := func(begin, limit time.Duration) time.Duration {
-		if limit <= 0 {
-			return 0
-		}
-		return begin + limit
-	}
+	limits := &s.settings().limits
 	due := time.Duration(0)
 	switch s.state {
 	case sessionIdle:
-		due = after(s.since, limits.IdleTimeout)
+		due = after(s.since, within(limits.IdleTimeout))
 		if s.fresh {
-			due = after(s.since, limits.HeaderTimeout)
+			due = after(s.since, within(limits.HeaderTimeout))
 		}
 	case sessionHead:
-		due = after(s.since, limits.HeaderTimeout)
+		due = after(s.since, within(limits.HeaderTimeout))
 	case sessionBusy:
 		due = s.x.due()
 	case sessionLinger:
@@ -374,10 +393,15 @@ func (s *session) due() time.Duration {
 			return s.since + lingerTimeout
 		}
 	}
-	if s.output.Size() > 0 {
-		due = sooner(due, after(s.written, limits.SendTimeout))
+	return sooner(due, s.outputDue())
+}
+
+// after returns when something that began will have taken too long; 0: never.
+func after(begin, patience time.Duration) time.Duration {
+	if patience == forever {
+		return 0
 	}
-	return due
+	return max(begin+patience, 1)
 }
 
 // sooner returns the earlier of two times, of which 0 is never.
@@ -414,14 +438,18 @@ func (s *session) Expire(*eventloop.Timer) {
 
 // expired ends what has taken too long.
 func (s *session) expired() {
-	if limit := s.branch.limits().SendTimeout; s.output.Size() > 0 && limit > 0 && s.written+limit <= s.lane().clock() {
-		s.gone()
-		return
-	}
-	if s.state == sessionBusy {
+	due := s.outputDue()
+	slow := due != 0 && due <= s.lane().clock()
+	switch {
+	case slow && s.state == sessionBusy:
+		s.x.lost(reasonTimeoutSend)
+	case s.state == sessionBusy:
 		s.x.late()
 		s.store()
-		return
+	case s.state == sessionHead && !slow:
+		s.x.tardy()
+		s.store()
+	default:
+		s.close()
 	}
-	s.close()
 }

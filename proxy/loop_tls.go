@@ -86,7 +86,7 @@ func (t *sealing) send() error {
 	if len(lane.sealed) == 0 {
 		return nil
 	}
-	err := s.output.Write(&s.socket, lane.sealed)
+	err := s.put(lane.sealed)
 	lane.sealed = lane.sealed[:0]
 	return err
 }

@@ -49,9 +49,13 @@ func (x *loopExchange) switchOver(head, rest []byte) bool {
 // tunnel sends on what has come from either side.
 func (x *loopExchange) tunnel() {
 	s, l, lane := x.session, x.link, x.lane
+	before := l.output.Size() + s.output.Size()
 	if l.output.Flush(&l.socket) != nil || s.output.Flush(&s.socket) != nil {
 		x.sealed()
 		return
+	}
+	if l.output.Size()+s.output.Size() < before {
+		x.touch()
 	}
 	t := &x.tunnels
 	for budget := 4; t.up == tunnelOpen && l.output.Drained(); budget-- {

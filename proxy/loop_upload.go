@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"mainstay/proxy/http1"
-	"mainstay/topology"
 )
 
 // An uploadState is how far a request's content is.
@@ -33,6 +32,7 @@ type upload struct {
 
 	waiting bool          // for the client to send something
 	since   time.Duration // when it was waited for first, or it sent something
+	pace    pace          // of its sending, up to then
 }
 
 // continueTimeout is how long an instance may take to say that it wants the content of a request that asks.
@@ -54,22 +54,40 @@ func (u *upload) unread() bool {
 	return u.state == uploadExpected || u.state == uploadOpen || u.state == uploadFailed
 }
 
+// wait begins to wait for the client, or ends it.
+func (u *upload) wait(waiting bool, now time.Duration) {
+	switch {
+	case waiting && !u.waiting:
+		u.since = now
+	case !waiting && u.waiting && u.state == uploadOpen:
+		u.pace.move(now-u.since, 0)
+	}
+	u.waiting = waiting
+}
+
+// came takes note that the client has sent so much content.
+func (u *upload) came(n int, now time.Duration) {
+	waited := time.Duration(0)
+	if u.waiting {
+		waited, u.since = now-u.since, now
+	}
+	u.pace.move(waited, n)
+}
+
 // fail says that the content will not come to its end.
 func (u *upload) fail(why reason) {
 	u.state, u.fault, u.waiting = uploadFailed, why, false
 }
 
 // due returns when the client will have been waited for long enough; 0: never.
-func (u *upload) due(limits *topology.ClientLimits) time.Duration {
+func (u *upload) due(settings *listenerSettings) time.Duration {
 	switch {
 	case !u.waiting:
 		return 0
 	case u.state == uploadExpected:
 		return u.since + continueTimeout
-	case limits.BodyTimeout > 0:
-		return u.since + limits.BodyTimeout
 	}
-	return 0
+	return after(u.since, u.pace.patience(settings.limits.BodyTimeout, settings.rate))
 }
 
 // keep remembers what was read, or, when that becomes too much, forgets all.
@@ -158,18 +176,12 @@ func (x *loopExchange) sent() {
 	}
 }
 
-// giveUpWaiting says that the client is not waited for any more.
-func (u *upload) giveUpWaiting() { u.waiting = false }
-
 // listen waits for the client to send content, or for an instance to want it.
 func (x *loopExchange) listen(waiting bool) {
 	u := &x.upload
-	if waiting && !u.waiting {
-		u.since = x.lane.clock()
-	}
-	u.waiting = waiting
+	u.wait(waiting, x.lane.clock())
 	if waiting {
-		x.session.expect(u.due(x.session.branch.limits()))
+		x.session.expect(u.due(x.session.settings()))
 	}
 }
 
@@ -211,7 +223,6 @@ func (x *loopExchange) pull() {
 			return
 		}
 		x.touch()
-		x.upload.waiting = false
 		b := x.decode(x.lane.out[:0])
 		if len(b) > 0 && !x.sendOn(b) {
 			return
@@ -240,6 +251,9 @@ func (x *loopExchange) decode(b []byte) []byte {
 		}
 		b = u.appendContent(b, content)
 		u.keep(content)
+		if len(content) > 0 {
+			u.came(len(content), x.lane.clock())
+		}
 		s.rest = s.rest[n:]
 		if done {
 			u.state, u.waiting = uploadEnded, false

@@ -164,9 +164,9 @@ func (x *exchange) open() {
 		x.body = &requestBody{
 			source: x.r.Body,
 			before: func() {
-				limits := x.server.settings.Load().limits
+				settings := x.server.settings.Load()
 				x.awaited = time.Now()
-				if patience := x.sending.patience(limits.BodyTimeout, limits.MinimumRate); patience < forever {
+				if patience := x.sending.patience(settings.limits.BodyTimeout, settings.rate); patience < forever {
 					_ = x.control.SetReadDeadline(x.awaited.Add(patience))
 				}
 			},

@@ -213,10 +213,10 @@ func (c *client) Write(p []byte) (written int, err error) {
 	if given {
 		return 0, errGiven
 	}
-	limits := c.limits()
+	settings := c.server.settings.Load()
 	stalled := time.Duration(0)
 	for {
-		patience := min(c.taking.patience(0, limits.MinimumRate), within(limits.SendTimeout)-stalled)
+		patience := min(c.taking.patience(0, settings.rate), within(settings.limits.SendTimeout)-stalled)
 		began := time.Now()
 		if patience <= 0 {
 			c.slow.Store(true)

@@ -3,9 +3,13 @@ package proxy
 import (
 	"math"
 	"time"
-
-	"mainstay/topology"
 )
+
+// A rate is how fast a client must be.
+type rate struct {
+	minimum int64         // bytes per second, on the average of the time that the client is waited for; 0: none
+	grace   time.Duration // in which it may be slower
+}
 
 // A pace is how a client keeps up that is waited for: with sending a request's content, or with taking a response. It has no
 // clock, and its zero value is that of a message that has just begun.
@@ -18,18 +22,18 @@ type pace struct {
 const forever = time.Duration(math.MaxInt64)
 
 // patience returns how long the client may be waited for until it moves a byte: at most timeout, and no longer than its
-// average stays at minimum bytes a second or more, which is not asked of it in the first topology.RateGrace. Not positive
-// means that it was too slow. A zero timeout or minimum is no limit.
-func (p *pace) patience(timeout time.Duration, minimum int64) time.Duration {
+// average stays at the rate's minimum or above, which is not asked of it in the first grace. Not positive means that it was too
+// slow. A zero timeout or minimum is no limit.
+func (p *pace) patience(timeout time.Duration, r rate) time.Duration {
 	left := forever
 	if timeout > 0 {
 		left = timeout
 	}
-	if minimum <= 0 {
+	if r.minimum <= 0 {
 		return left
 	}
-	allowed := topology.RateGrace
-	if seconds := float64(p.moved) / float64(minimum); seconds > allowed.Seconds() {
+	allowed := r.grace
+	if seconds := float64(p.moved) / float64(r.minimum); seconds > allowed.Seconds() {
 		if seconds > float64(forever/time.Second/2) {
 			return left
 		}

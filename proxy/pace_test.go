@@ -27,7 +27,7 @@ func TestPace(t *testing.T) {
 		{"more than time can hold", pace{time.Hour, 1 << 62}, 0, 1, forever},
 		{"only the rate", pace{time.Second, 0}, 0, 1, grace - time.Second},
 	} {
-		if got := c.pace.patience(c.timeout, c.minimum); got != c.want {
+		if got := c.pace.patience(c.timeout, rate{c.minimum, grace}); got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}
@@ -37,7 +37,7 @@ func TestPace(t *testing.T) {
 func TestPaceOfTrickle(t *testing.T) {
 	var p pace
 	now := time.Duration(0)
-	for p.patience(time.Minute, 256) > 0 {
+	for p.patience(time.Minute, rate{256, topology.RateGrace}) > 0 {
 		p.move(time.Second, 1)
 		now += time.Second
 	}

@@ -37,6 +37,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -49,6 +50,7 @@ type Proxy struct {
 	policies
 	sockets *sockets.Set
 	engines engines
+	grace   time.Duration // of the minimum rate
 
 	mu      sync.Mutex
 	pools   map[string]*pool        // by service; a pool stays, so that a service that comes back finds its counts
@@ -74,7 +76,7 @@ type applied struct {
 func New(log *slog.Logger, reg prometheus.Registerer, set *sockets.Set) *Proxy {
 	p := &Proxy{
 		policies: policies{log: log, metrics: newMetrics(reg), name: "mainstay-" + strings.ToLower(rand.Text()[:8])},
-		sockets:  set, pools: map[string]*pool{}, serving: map[string]serving{}, leaving: map[*departure]struct{}{},
+		sockets:  set, grace: topology.RateGrace, pools: map[string]*pool{}, serving: map[string]serving{}, leaving: map[*departure]struct{}{},
 	}
 	p.table.Store(&table{})
 	e := newNetHTTP(&p.policies)
@@ -173,7 +175,7 @@ func (p *Proxy) acquireInto(ctx context.Context, n *next, have, want applied, be
 		if s.server != nil {
 			previous = s.bound().settings.Load()
 		}
-		settings, err := newSettings(spec, want.proxy.Limits, previous)
+		settings, err := newSettings(spec, want.proxy.Limits, p.grace, previous)
 		if err != nil {
 			return err
 		}

@@ -47,7 +47,7 @@ func (f *failure) verdict() verdict {
 		return verdictNone
 	}
 	switch f.reason {
-	case reasonClientAbort, reasonTimeoutBody, reasonBadRequest, reasonDrained, reasonShutdown:
+	case reasonClientAbort, reasonTimeoutBody, reasonTimeoutSend, reasonBadRequest, reasonDrained, reasonShutdown:
 		return verdictNone
 	}
 	return verdictFailed
