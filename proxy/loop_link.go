@@ -233,6 +233,9 @@ func (l *link) Ready(events eventloop.Events) {
 		case events&eventloop.Connected != 0:
 			l.state = linkBusy
 			l.x.connected()
+			if l.state == linkBusy && l.socket.Readable() { // it has spoken already, of which nothing else tells
+				l.lane.loop.Again(&l.socket)
+			}
 		}
 	case linkBusy:
 		l.x.linkReady(events)

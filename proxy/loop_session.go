@@ -89,6 +89,9 @@ func (s *session) Ready(events eventloop.Events) {
 	}
 }
 
+// serveShare is how many requests that the proxy answers itself a session may have in one turn, so that others get theirs.
+const serveShare = 64
+
 // serve reads requests and begins to answer them, until there is none, or one takes longer.
 func (s *session) serve() {
 	if s.serving {
@@ -96,13 +99,18 @@ func (s *session) serve() {
 		return
 	}
 	s.serving = true
-	for s.again = true; s.again; {
+	share := serveShare
+	for s.again = true; s.again && share > 0; {
 		s.again = false
-		for s.state <= sessionHead && s.advance() {
+		for ; share > 0 && s.state <= sessionHead && s.advance(); share-- {
 		}
 	}
 	s.serving = false
 	s.store()
+	if share == 0 && s.state <= sessionHead {
+		s.lane().loop.Again(&s.socket)
+	}
+	s.look()
 }
 
 // advance goes on reading a request. It returns false if there is nothing to read now.
@@ -261,6 +269,14 @@ func (s *session) gone() {
 		return
 	}
 	s.close()
+}
+
+// look has it found out in the next turn whether a client that ended its side together with what it sent has left: there is no other
+// event for that.
+func (s *session) look() {
+	if s.state == sessionBusy && (s.socket.PeerClosed() || s.socket.Failed()) {
+		s.lane().loop.Again(&s.socket)
+	}
 }
 
 // left reports whether the client has left, who may still have sent something that was not read.

@@ -101,7 +101,9 @@ func (x *loopExchange) tunnel() {
 	}
 	x.seal(&t.up, &l.output, l.socket.CloseWrite)
 	x.seal(&t.down, &s.output, s.closeWrite)
-	if t.up == tunnelEnded && t.down == tunnelEnded || s.socket.Failed() || l.socket.Failed() {
+	// A socket that both sides have ended has failed, too, as the kernel says, and there may be much to read from it.
+	broken := s.socket.Failed() && t.down != tunnelEnded || l.socket.Failed() && t.up != tunnelEnded
+	if t.up == tunnelEnded && t.down == tunnelEnded || broken {
 		x.sealed()
 	}
 }

@@ -258,6 +258,7 @@ func (x *loopExchange) decode(b []byte) []byte {
 		if done {
 			u.state, u.waiting = uploadEnded, false
 			b = x.appendEnd(b)
+			s.look()
 		}
 	}
 	return b
