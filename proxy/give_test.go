@@ -124,6 +124,7 @@ func (r *relay) pass(ctx context.Context, from, to *Proxy) {
 	if err := from.Give(ctx, c); err != nil {
 		r.t.Errorf("give: %v", err)
 	}
+	c.Close() // where it failed, nobody else tells who takes
 	taking.Wait()
 	for _, l := range from.Status().Listeners {
 		await(r.t, "no connection is left", func() bool { return from.listenerStatus(l.Name).Connections == 0 })
@@ -326,6 +327,7 @@ func TestGiveCuts(t *testing.T) {
 		case "/ws":
 			c, err := websocket.Accept(w, req, nil)
 			if err == nil {
+				defer c.CloseNow()
 				c.Read(req.Context())
 			}
 		case "/slow":
@@ -369,7 +371,9 @@ func TestGiveCuts(t *testing.T) {
 	}
 	cancel()
 	<-given
-	if _, _, err := ws.Read(t.Context()); err == nil {
+	read, stop := context.WithTimeout(t.Context(), 5*time.Second)
+	defer stop()
+	if _, _, err := ws.Read(read); err == nil || read.Err() != nil {
 		t.Error("the WebSocket is still there")
 	}
 	http.DefaultClient.CloseIdleConnections()
@@ -434,6 +438,7 @@ func TestGiveToNobody(t *testing.T) {
 	address := free(t)
 	r, _ := newRelay(t, map[string]topology.Listener{"http": {Name: "http", Address: address}}, func(w http.ResponseWriter, req *http.Request) {
 		if c, err := websocket.Accept(w, req, nil); err == nil {
+			defer c.CloseNow()
 			c.Read(req.Context())
 		}
 	})
@@ -458,6 +463,65 @@ func TestGiveToNobody(t *testing.T) {
 		t.Errorf("the WebSocket is not there any more: %v", err)
 	}
 	r.proxies[0].Resume()
+}
+
+// TestGiveBeforeServe: a server that has given everything away accepts nothing, even if it comes to accepting only then. After resume
+// it does.
+func TestGiveBeforeServe(t *testing.T) {
+	r := newRig(t)
+	for kind, e := range r.engines {
+		if e == nil {
+			continue
+		}
+		var servers [2]server
+		for i := range servers {
+			var l *listener
+			var err error
+			if i == 0 {
+				l, err = bind(t.Context(), r.sockets, topology.Listener{Name: "http", Address: "127.0.0.1:0"}, nil)
+			} else {
+				l, err = servers[0].bound().share(r.sockets)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.settings.Store(&listenerSettings{})
+			if servers[i], err = e.open(l); err != nil {
+				t.Fatal(err)
+			}
+			defer e.closed()
+			defer servers[i].stop(t.Context())
+		}
+		given := make(chan bool)
+		go func() {
+			defer close(given)
+			servers[0].give(t.Context(), &giver{stop: func() {}})
+		}()
+		await(t, "nothing is accepted", func() bool { return servers[0].(interface{ paused() bool }).paused() })
+		go servers[1].serve()
+		go servers[0].serve()
+		<-given
+		const count = 50
+		dial := func() {
+			for range count {
+				c, err := net.Dial("tcp", servers[0].bound().Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { c.Close() })
+			}
+		}
+		dial()
+		await(t, "connections are accepted", func() bool { return servers[0].connected()+servers[1].connected() == count })
+		if n := servers[0].connected(); n > 0 {
+			t.Errorf("engine %d: %d connections were accepted after all had been given", kind, n)
+		}
+		go servers[1].give(t.Context(), &giver{stop: func() {}, pass: func(passed, int) (bool, error) { return true, nil }})
+		await(t, "all are gone", func() bool { return servers[1].connected() == 0 })
+		servers[0].resume()
+		dial()
+		await(t, "connections are accepted again", func() bool { return servers[0].connected() >= count })
+	}
 }
 
 // paused reports whether the proxy's only server has stopped accepting to give its connections away.

@@ -111,12 +111,7 @@ func (s *loopServer) resume() {
 	}
 	s.pausing = false
 	s.each(func(b *branch) { b.parcels = nil })
-	if s.acceptor == nil {
-		return
-	}
-	if err := s.acceptor.Resume(); err != nil {
-		s.engine.log.Error("listener accepts nothing", "address", s.address, "error", err)
-	}
+	s.acceptLocked()
 }
 
 // give has sessions leave, each when it is between two requests.

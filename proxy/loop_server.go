@@ -30,8 +30,9 @@ type loopServer struct {
 
 	connections atomic.Int64 // open ones, and those on their way to another server
 
-	control  sync.Mutex          // guards the three that follow; no loop may wait for it
-	acceptor *eventloop.Acceptor // nil before serve
+	control  sync.Mutex          // guards the four that follow; no loop may wait for it
+	acceptor *eventloop.Acceptor // nil: nothing was accepted yet
+	serving  bool                // serve was called
 	stopped  bool
 	pausing  bool
 
@@ -58,7 +59,19 @@ func (s *loopServer) connected() int { return int(s.connections.Load()) }
 func (s *loopServer) serve() {
 	s.control.Lock()
 	defer s.control.Unlock()
-	if s.stopped {
+	s.serving = true
+	s.acceptLocked()
+}
+
+// acceptLocked accepts connections, unless that is to begin later or has come to its end.
+func (s *loopServer) acceptLocked() {
+	if !s.serving || s.stopped || s.pausing {
+		return
+	}
+	if s.acceptor != nil {
+		if err := s.acceptor.Resume(); err != nil {
+			s.engine.log.Error("listener accepts nothing", "address", s.address, "error", err)
+		}
 		return
 	}
 	fd, err := s.descriptor()
