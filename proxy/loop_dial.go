@@ -19,7 +19,8 @@ type dialling struct {
 	note   eventloop.Note
 	link   *link
 	cancel context.CancelFunc
-	fd     int // -1: it was not connected
+	fd     int   // -1: it was not connected
+	err    error // why not
 }
 
 // dialName begins to connect l to the shelf's instance.
@@ -30,8 +31,9 @@ func (s *shelf) dialName(l *link) {
 	l.dialling = d
 	loop := l.lane.loop
 	s.origin.engine.diallings.Go(func() {
-		if conn, err := new(net.Dialer).DialContext(ctx, "tcp", s.origin.name); err == nil {
-			d.fd = descriptorOf(conn)
+		var conn net.Conn
+		if conn, d.err = new(net.Dialer).DialContext(ctx, "tcp", s.origin.name); d.err == nil {
+			d.fd, d.err = descriptorOf(conn)
 			conn.Close()
 		}
 		if !loop.Post(&d.note) {
@@ -41,16 +43,14 @@ func (s *shelf) dialName(l *link) {
 }
 
 // descriptorOf returns a descriptor of its own for the connection, -1 if there is none left.
-func descriptorOf(conn net.Conn) int {
+func descriptorOf(conn net.Conn) (int, error) {
 	raw, err := conn.(syscall.Conn).SyscallConn()
 	if err != nil {
-		return -1
+		return -1, err
 	}
 	copied := -1
-	if e := raw.Control(func(fd uintptr) { copied, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }); errors.Join(e, err) != nil {
-		return -1
-	}
-	return copied
+	e := raw.Control(func(fd uintptr) { copied, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
+	return copied, errors.Join(e, err)
 }
 
 // Receive implements eventloop.Receiver: there is a connection, or none could be made.
@@ -62,9 +62,12 @@ func (d *dialling) Receive(*eventloop.Note) {
 		return
 	}
 	l.dialling = nil
-	if d.fd < 0 || l.lane.loop.Adopt(&l.socket, d.fd, l) != nil {
+	if d.err == nil {
+		d.err = l.lane.loop.Adopt(&l.socket, d.fd, l)
+	}
+	if d.err != nil {
 		d.drop()
-		l.x.failed(reasonConnectFailure)
+		l.x.failedBy(failure{reason: reasonConnectFailure, blameless: outOfDescriptors(d.err)})
 		return
 	}
 	l.state = linkBusy
