@@ -99,7 +99,7 @@ var proxy = &typ{
 		{name: "load_balancing", typ: oneOf([]string{"least_connections"}, "round_robin", "random_two", "ip_hash"), def: "least_connections",
 			example: "least_connections", doc: "Which ready instance a request goes to: the one with the fewest in flight for its weight."},
 		{name: "engine", typ: oneOf([]string{"auto", "net_http"}), def: "auto", example: "net_http", class: ClassRebind,
-			reason: "new connections go to the other engine, old ones finish where they are",
+			reason: "the other engine takes over on the same socket and gets connections between two requests; WebSockets and TLS finish where they are",
 			doc:    "What carries requests: event loops for HTTP/1.1 and Go's net/http for what these decline (`auto`), or net/http for everything (`net_http`)."},
 		{name: "access_log", typ: boolean, def: "true", example: "false", reason: "the next request is logged, or not",
 			doc: "Whether each request has a line in `logs/access.log` in the state directory."},
