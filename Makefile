@@ -25,8 +25,8 @@ peers:
 	testdata/peers/install
 
 test: peers
-	go test -race -timeout 5m ./...
-	PROXY_ENGINE=net_http go test -race -timeout 5m -skip '^(TestFraming|TestDifferential|TestAgreement)$$' ./proxy # those have both engines
+	go test -race -timeout 9m ./...
+	PROXY_ENGINE=net_http go test -race -timeout 9m -skip '^(TestFraming|TestDifferential|TestAgreement)$$' ./proxy # those have both engines
 
 lint:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }

@@ -59,6 +59,7 @@ func newFord(t *testing.T) *ford {
 			WhenUnavailable: topology.WhenUnavailable{Hold: topology.Hold{For: time.Second, Requests: 10, Bytes: 1 << 20}, Response: &topology.Response{Status: 503}},
 		}},
 		Proxy: topology.Proxy{
+			AccessLog: true,
 			Listeners: map[string]topology.Listener{"http": {Name: "http", Address: f.address}},
 			Routes: []topology.Route{{PathPrefix: "/", Service: "web", Timeouts: topology.Timeouts{
 				Connect: time.Second, ResponseHeader: 10 * time.Second, Idle: 10 * time.Second,
