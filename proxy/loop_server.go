@@ -100,6 +100,7 @@ func (s *loopServer) descriptor() (fd int, err error) {
 // Welcome implements eventloop.Welcomer.
 func (s *loopServer) Welcome(l *eventloop.Loop, fd int, peer netip.AddrPort) {
 	if scarce(fd) && s.branch(l).makeRoom() == 0 {
+		s.engine.metrics.turnedAway.Inc()
 		unix.Close(fd)
 		return
 	}
@@ -341,6 +342,7 @@ func (b *branch) makeRoom() int {
 	for _, s := range some {
 		s.close()
 	}
+	b.server.engine.metrics.evicted.Add(float64(len(some)))
 	return len(some)
 }
 

@@ -21,6 +21,8 @@ type metrics struct {
 	fallbacks   *prometheus.CounterVec
 	connections prometheus.Counter
 	refused     prometheus.Counter
+	evicted     prometheus.Counter // of shed
+	turnedAway  prometheus.Counter // of shed
 	dropped     prometheus.Counter
 
 	unrouted *serviceCounters // of requests that no route matches
@@ -72,6 +74,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Lines of the access log that were lost because the disk did not keep up or refused them.",
 		}),
 	}
+	shed := f.NewCounterVec(prometheus.CounterOpts{
+		Name: "proxy_shed_connections_total",
+		Help: "Clients' connections that were closed because the process had few descriptors left (its limit of open files): " +
+			"evicted while no request was under way on them, or turned_away when they came because none could be evicted.",
+	}, []string{"how"})
+	m.evicted, m.turnedAway = shed.WithLabelValues("evicted"), shed.WithLabelValues("turned_away")
 	m.unrouted = m.serviceCounters("")
 	return m
 }

@@ -70,6 +70,7 @@ func (s *netHTTPServer) serve() {
 			if s.makeRoom(conn) {
 				s.accept(conn)
 			} else {
+				s.engine.metrics.turnedAway.Inc()
 				conn.Close()
 			}
 		case isTimeout(err): // a pause

@@ -52,5 +52,6 @@ func (s *netHTTPServer) shed() int {
 	for _, c := range some {
 		c.Close()
 	}
+	s.engine.metrics.evicted.Add(float64(len(some)))
 	return len(some)
 }
