@@ -6,9 +6,13 @@ import (
 	"context"
 	"net/netip"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// givePause is how long nothing is given after something was not taken.
+const givePause = 50 * time.Millisecond
 
 // parcels are the connections of a server that are on their way to another one: what passes them may block, which a
 // loop must not.
@@ -51,12 +55,20 @@ func (s *loopServer) give(ctx context.Context, g *giver) {
 	s.each(func(b *branch) { b.give(p) })
 	left := s.left()
 	for {
+		refused := false
 		for _, c := range p.take() {
 			if ctx.Err() == nil && g.send(passed{Listener: s.address, Secure: c.secure}, c.fd) {
 				unix.Close(c.fd)
 				s.forget(c.peer)
 			} else {
 				s.keep(c)
+				refused = true
+			}
+		}
+		if refused && !g.failed() { // for want of descriptors, say; what is kept leaves again at once
+			select {
+			case <-time.After(givePause):
+			case <-ctx.Done():
 			}
 		}
 		select {
