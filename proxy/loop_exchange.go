@@ -157,7 +157,7 @@ func (x *loopExchange) enter(a at, limit time.Duration, expired reason) {
 	x.at, x.limit, x.expired = a, limit, expired
 	x.touch()
 	if limit > 0 {
-		x.session.expect(x.touched + limit)
+		x.session.expect(after(x.touched, limit))
 	}
 }
 
@@ -168,7 +168,7 @@ func (x *loopExchange) due() time.Duration {
 	case x.at == atHeld:
 		due = x.until
 	case x.limit > 0:
-		due = x.touched + x.limit
+		due = after(x.touched, x.limit)
 	}
 	return sooner(due, x.upload.due(x.session.settings()))
 }

@@ -414,7 +414,7 @@ func (s *session) due() time.Duration {
 
 // after returns when something that began will have taken too long; 0: never.
 func after(begin, patience time.Duration) time.Duration {
-	if patience == forever {
+	if patience > 0 && patience >= forever-begin { // no clock reaches it
 		return 0
 	}
 	return max(begin+patience, 1)

@@ -86,3 +86,16 @@ func TestNameOutOfDescriptors(t *testing.T) {
 		t.Errorf("%d; instance %+v", status, u)
 	}
 }
+
+// TestEndlessTimeouts has limits that no clock reaches.
+func TestEndlessTimeouts(t *testing.T) {
+	route := route0("web")
+	route.Timeouts = topology.Timeouts{Connect: forever, ResponseHeader: forever, Idle: forever}
+	r := newRig(t, route)
+	r.instance("web", "web/1", func(w http.ResponseWriter, req *http.Request) {
+		<-time.After(50 * time.Millisecond) // longer than the timers are coarse
+	})
+	if res, _ := r.do("GET", "/", nil); res.StatusCode != 200 {
+		t.Error(res.Status)
+	}
+}
