@@ -245,6 +245,12 @@ func (p *Proxy) swap(n *next, want applied) {
 		s.bound().settings.Store(n.settings[address])
 	}
 	p.mu.Lock()
+	for address, s := range p.serving {
+		// One that another takes the place of may still accept: what comes to it must be spoken to as is said now.
+		if settings := n.settings[address]; settings != nil {
+			s.bound().settings.Store(settings)
+		}
+	}
 	p.serving, p.applied = n.serving, want
 	pools := slices.Collect(maps.Values(p.pools))
 	p.mu.Unlock()
