@@ -30,11 +30,16 @@ func splitTarget(target string) (path, query string, err error) {
 	if mark := strings.IndexByte(target, '?'); mark >= 0 {
 		path, query = target[:mark], target[mark:]
 	}
+	if strings.IndexFunc(query, mustBeEscaped) >= 0 { // which HTTP/2 can carry, and which would end the target in HTTP/1.1
+		return "", "", errors.New("the query has a character that must be escaped")
+	}
 	if path == "" {
 		path = "/"
 	}
 	return path, query, nil
 }
+
+func mustBeEscaped(r rune) bool { return r <= ' ' || r == 0x7f }
 
 // normalisePath returns the copy of a path that routes are matched against: escapes decoded, empty and dot
 // segments removed (RFC 3986, sections 5.2.4 and 6.2.2). An escaped slash stays "%2F", so that it cannot end a

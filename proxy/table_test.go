@@ -164,7 +164,7 @@ func TestNormalisePath(t *testing.T) {
 }
 
 func TestSplitTargetRefuses(t *testing.T) {
-	for _, target := range []string{"/?a#b", "/#", "http://a/?#", "*", "a:80", "http://u@a/"} {
+	for _, target := range []string{"/?a#b", "/#", "http://a/?#", "/?a b", "/?\x7f", "/?a\tb", "*", "a:80", "http://u@a/"} {
 		if path, query, err := splitTarget(target); err == nil {
 			t.Errorf("%s is the path %s and the query %s", target, path, query)
 		}
