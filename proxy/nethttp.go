@@ -67,6 +67,9 @@ type connectTimeoutKey struct{}
 // A dialError is a connection that was not established.
 type dialError struct{ error }
 
+// Unwrap tells why.
+func (e dialError) Unwrap() error { return e.error }
+
 // connect returns the connections to the instance at address. They are HTTP/1.1; none is opened yet.
 func (e *netHTTP) connect(address string) conns {
 	dialer := &net.Dialer{KeepAlive: dialKeepAlive}

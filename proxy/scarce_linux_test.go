@@ -29,6 +29,7 @@ func (r *rig) stall() (release func()) {
 
 // TestGiveRefused has nobody take the connections that a server gives: it must not try without a pause.
 func TestGiveRefused(t *testing.T) {
+	t.Setenv("PROXY_ENGINE", string(topology.EngineAuto)) // net/http tries when a client sends something
 	r := newRig(t)
 	r.instance("web", "web/1", echo)
 	c, br := r.dial()
