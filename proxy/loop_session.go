@@ -337,7 +337,7 @@ func (s *session) hangUp() {
 func (s *session) linger() {
 	for range 4 {
 		n, err := s.read(s.lane().in)
-		if err != nil && s.output.Size() == 0 || s.socket.Failed() {
+		if err != nil && s.output.Size() == 0 || err == errUntaken || s.socket.Failed() {
 			s.close()
 			return
 		}

@@ -49,11 +49,18 @@ func (s *loopServer) carry(c *client, conn *tls.Conn, w *wire) bool {
 // dismiss implements carrier: it closes clients of TLS that ask for nothing.
 func (s *loopServer) dismiss() { s.each(func(b *branch) { b.shed(int(s.connections.Load())) }) }
 
+// errUntaken is what is wrong with a client that has crypto/tls answer on and on, and takes nothing.
+var errUntaken = errors.New("answers of TLS are not taken")
+
 // read reads what the client has said. It returns 0, nil if there is nothing now.
 func (t *sealing) read(p []byte) (int, error) {
 	n, err := t.conn.Read(p)
-	if e := t.send(); e != nil { // answers of crypto/tls: an alert, a new key
+	answered := len(t.session.lane().sealed) > 0 // by crypto/tls: with an alert, a new key
+	if e := t.send(); e != nil {
 		return n, e
+	}
+	if answered && t.session.output.Full() {
+		return n, errUntaken
 	}
 	if errors.Is(err, errLater) {
 		err = nil
