@@ -115,6 +115,9 @@ func (a *attemptBody) Read(p []byte) (int, error) {
 		return 0, b.end
 	}
 	b.before()
+	if b.roused.Load() { // before may have given the read more time since
+		b.rouse()
+	}
 	n, err := b.source.Read(p)
 	b.after(n)
 	b.keep(p[:n])

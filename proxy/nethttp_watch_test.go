@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -123,4 +124,33 @@ func TestRequestBody(t *testing.T) {
 	if err := <-done; !errors.Is(err, io.ErrUnexpectedEOF) || b.failure() == nil {
 		t.Errorf("read ended with %v, failure %v", err, b.failure())
 	}
+
+	// It does so, too, if that comes while the read is about to begin, and gives itself time.
+	b = newBody("")
+	woken, stopped := make(chan struct{}, 2), make(chan struct{})
+	b.source = readFunc(func([]byte) (int, error) {
+		<-woken
+		return 0, os.ErrDeadlineExceeded
+	})
+	roused := make(chan struct{}, 2)
+	b.rouse = func() {
+		woken <- struct{}{}
+		roused <- struct{}{}
+	}
+	b.before = func() {
+		go func() {
+			defer close(stopped)
+			b.stop()
+		}()
+		<-roused
+		<-woken // the deadline that rouse has set is replaced
+	}
+	if _, err := b.attempt(nil).Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) || b.failure() != nil {
+		t.Errorf("read ended with %v, failure %v", err, b.failure())
+	}
+	<-stopped
 }
+
+type readFunc func([]byte) (int, error)
+
+func (f readFunc) Read(p []byte) (int, error) { return f(p) }
