@@ -53,6 +53,10 @@ func (x *exchange) outgoing(ctx context.Context, t *tracer, up *upstream) *http.
 	if host := x.route.requestEdits.host; host != "" {
 		out.Host = host
 	}
+	if _, ok := x.header["Idempotency-Key"]; !ok && idempotent(x.r.Method, false) {
+		// Without lines it is not sent, and tells the transport of PUT and DELETE what it knows of GET.
+		x.header["Idempotency-Key"] = nil
+	}
 	if x.body == nil {
 		return out
 	}
