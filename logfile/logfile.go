@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 )
 
 // A File is appended to and rotated by rename: path, then path.1, path.2 and so on. It is safe for concurrent use.
@@ -145,16 +146,32 @@ func (f *File) openLocked() error {
 	return f.endLineLocked()
 }
 
-// endLineLocked ends the last line if whoever wrote it was killed in the middle, so that what is written next begins one.
+// settleTime is how long a file must not have grown for its last line to be one that nobody is writing.
+const settleTime = 20 * time.Millisecond
+
+// endLineLocked ends the last line if whoever wrote it was killed in the middle, so that what is written next begins one. Another program
+// that has the file open too, in an upgrade, may be in the middle of a write: then the file grows.
 func (f *File) endLineLocked() error {
-	last := []byte{'\n'}
-	if f.size > 0 && f.opened.Mode().IsRegular() {
-		if _, err := f.file.ReadAt(last, f.size-1); err != nil {
+	for {
+		last := []byte{'\n'}
+		if f.size > 0 && f.opened.Mode().IsRegular() {
+			if _, err := f.file.ReadAt(last, f.size-1); err != nil {
+				return errors.Join(err, f.dropLocked())
+			}
+		}
+		if last[0] == '\n' {
+			return nil
+		}
+		before := f.size
+		settled := time.NewTimer(settleTime)
+		<-settled.C
+		info, err := f.file.Stat()
+		if err != nil {
 			return errors.Join(err, f.dropLocked())
 		}
-	}
-	if last[0] == '\n' {
-		return nil
+		if f.size = info.Size(); f.size == before {
+			break
+		}
 	}
 	if _, err := f.file.Write([]byte{'\n'}); err != nil {
 		return errors.Join(err, f.dropLocked())

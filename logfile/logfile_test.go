@@ -328,3 +328,44 @@ func TestTailSince(t *testing.T) {
 		r.Rewind()
 	}
 }
+
+// TestOpenWhileAnotherWrites holds that what another program is writing is not taken for a line that was never ended.
+func TestOpenWhileAnotherWrites(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	writer, err := Open(path, 1<<40, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
+	lines := []byte(strings.Repeat(strings.Repeat("x", 999)+"\n", 1000))
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for n := 0; n < 100; n++ {
+			select {
+			case <-stop:
+				return
+			default:
+				if _, err := writer.Write(lines); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}()
+	for range 200 {
+		f, err := Open(path, 1<<40, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+	close(stop)
+	<-done
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(b), "\n\n"); n > 0 {
+		t.Errorf("there are %d empty lines", n)
+	}
+}
