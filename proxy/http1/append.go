@@ -24,7 +24,7 @@ func AppendStatusLine(dst []byte, status int, reason string) []byte {
 	return append(dst, '\r', '\n')
 }
 
-// AppendField appends a field line. Name and value are not checked; see [IsToken] and [IsValue].
+// AppendField appends a field line. Name and value are not checked; see [IsToken].
 func AppendField(dst []byte, name, value string) []byte {
 	dst = append(dst, name...)
 	dst = append(dst, ':', ' ')
@@ -37,17 +37,6 @@ func AppendLength(dst []byte, n int64) []byte {
 	dst = append(dst, "Content-Length: "...)
 	dst = strconv.AppendInt(dst, n, 10)
 	return append(dst, '\r', '\n')
-}
-
-// AppendFraming appends the field line that says how a request is framed: none for None.
-func AppendFraming(dst []byte, f Framing, length int64) []byte {
-	switch f {
-	case Length:
-		return AppendLength(dst, length)
-	case Chunked:
-		return append(dst, "Transfer-Encoding: chunked\r\n"...)
-	}
-	return dst
 }
 
 // AppendChunkSize appends the line before a chunk of n bytes, n > 0. The chunk follows, and CRLF.

@@ -238,16 +238,14 @@ func TestAppend(t *testing.T) {
 		p = AppendField(p, "Name", "value")
 		p = AppendField(p, "Date", "")
 		p = AppendDate(p, at)
-		p = AppendFraming(p, Length, 1234567890123)
-		p = AppendFraming(p, Chunked, 0)
-		p = AppendFraming(p, None, 0)
+		p = AppendLength(p, 1234567890123)
 		p = AppendChunk(p, []byte("0123456789abcdef0"))
 		p = AppendChunk(p, nil)
 		p = AppendLastChunk(p)
 	}
 	compose()
 	want := "GET /a?b HTTP/1.1\r\nHTTP/1.1 200 OK\r\nHTTP/1.1 404 Not Found\r\nHTTP/1.1 999 \r\nName: value\r\nDate: \r\nTue, 03 Nov 2026 03:05:06 GMT" +
-		"Content-Length: 1234567890123\r\nTransfer-Encoding: chunked\r\n11\r\n0123456789abcdef0\r\n0\r\n"
+		"Content-Length: 1234567890123\r\n11\r\n0123456789abcdef0\r\n0\r\n"
 	if string(p) != want {
 		t.Errorf("got %q\nwant %q", p, want)
 	}

@@ -229,12 +229,9 @@ func TestLikeNetHTTP(t *testing.T) {
 		if got, want := IsToken([]byte(s)), len(strings.TrimFunc(s, isTokenRune)) == 0 && c < 0x80; got != want {
 			t.Errorf("%q is a token: %t", s, got)
 		}
-		if got, want := IsValue([]byte(s)), c >= ' ' && c != 0x7f || c == '\t'; got != want {
-			t.Errorf("%q is a value: %t", s, got)
-		}
 	}
-	if IsToken(nil) || IsValue([]byte(" a")) || IsValue([]byte("a\t")) || !IsValue(nil) {
-		t.Error("ends are not looked at")
+	if IsToken(nil) {
+		t.Error("nothing is a token")
 	}
 }
 

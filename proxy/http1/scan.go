@@ -46,17 +46,6 @@ func IsToken(p []byte) bool {
 	return len(p) > 0
 }
 
-// IsValue reports whether p can be a field value (RFC 9110, section 5.5): without control characters, and without white space
-// around it.
-func IsValue(p []byte) bool {
-	for i := 0; i < len(p); i++ {
-		if i = scanValue(p, i); i < len(p) && p[i] != '\t' {
-			return false
-		}
-	}
-	return len(p) == 0 || !isSpace(p[0]) && !isSpace(p[len(p)-1])
-}
-
 // EqualFold reports whether a token and a token in lower case are the same in any case.
 func EqualFold(token []byte, lowerCase string) bool {
 	if len(token) != len(lowerCase) {
