@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"runtime"
+	"runtime/debug"
 	"sync"
 
 	"mainstay/eventloop"
@@ -71,14 +72,35 @@ func (e *loopEngine) running() []*lane {
 }
 
 // panicked is told of a bug; it ends the one connection.
-func (e *loopEngine) panicked(_ *eventloop.Loop, in, value any, stack []byte) {
+func (e *loopEngine) panicked(loop *eventloop.Loop, in, value any, stack []byte) {
 	e.log.Error("request panicked", "panic", value, "stack", string(stack))
+	for _, l := range e.running() {
+		if l.loop == loop {
+			l.empty()
+		}
+	}
 	switch v := in.(type) {
 	case *session:
-		v.broken()
+		e.end(v)
 	case *link:
-		v.broken()
+		if v.x != nil {
+			e.end(v.x.session)
+		}
+		v.close()
 	case *loopExchange:
-		v.session.broken()
+		if v.session != nil {
+			e.end(v.session)
+		}
 	}
+}
+
+// end ends what a bug has left of a session, even if that meets the bug again.
+func (e *loopEngine) end(s *session) {
+	defer func() {
+		if v := recover(); v != nil {
+			e.log.Error("request panicked while it was ended", "panic", v, "stack", string(debug.Stack()))
+			s.discard()
+		}
+	}()
+	s.broken()
 }

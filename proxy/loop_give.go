@@ -128,15 +128,18 @@ func (s *loopServer) resume() {
 
 // give has sessions leave, each when it is between two requests.
 func (b *branch) give(p *parcels) {
-	b.parcels = p
+	b.parcels, b.gives = p, b.lane.clock()
 	for _, c := range b.strays {
 		p.add(c)
 	}
 	b.strays = nil
 	for s := b.sessions; s != nil; {
 		next := s.next
-		if s.idle() {
+		switch {
+		case s.idle():
 			s.depart()
+		case s.state == sessionHead: // it has less time now
+			s.expect(s.due())
 		}
 		s = next
 	}
@@ -169,11 +172,4 @@ func (s *session) depart() bool {
 	s.end()
 	p.add(c)
 	return true
-}
-
-// paused reports whether connections are not accepted for now.
-func (s *loopServer) paused() bool {
-	s.control.Lock()
-	defer s.control.Unlock()
-	return s.pausing
 }

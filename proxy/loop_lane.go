@@ -86,6 +86,13 @@ func (l *lane) appendDate(b []byte) []byte {
 	return append(b, l.date...)
 }
 
+// empty drops what a call that was not finished has left.
+func (l *lane) empty() {
+	l.sealed = l.sealed[:0]
+	l.splice.Drop()
+	l.forwarding.reset()
+}
+
 // close closes the links, which are idle: no server is left.
 func (l *lane) close() {
 	for l.links != nil {

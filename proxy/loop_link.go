@@ -259,12 +259,3 @@ func (l *link) Expire(*eventloop.Timer) {
 	}
 	l.close()
 }
-
-// broken ends what a bug has left of the link.
-func (l *link) broken() {
-	if x := l.x; x != nil {
-		x.session.broken()
-		return
-	}
-	l.close()
-}

@@ -3,6 +3,7 @@
 package proxy
 
 import (
+	"net/http"
 	"net/textproto"
 	"strings"
 
@@ -47,6 +48,19 @@ func (x *loopExchange) dispatch() {
 	if port := x.session.branch.server.settings.Load().redirect; port != "" {
 		x.redirect(port)
 		return
+	}
+	if x.record.Method == http.MethodOptions && x.incoming.Request.Fields.Has(http1.NameMaxForwards) {
+		hops, last, err := countHop(x.values(http1.NameMaxForwards))
+		switch {
+		case err != nil:
+			x.answer(reasonBadRequest, err.Error())
+			return
+		case last:
+			x.record.Reason = reasonLastHop
+			x.send(capabilities())
+			return
+		}
+		x.target.hops = hops
 	}
 	if x.loops() {
 		x.answer(reasonLoop, "")
@@ -152,16 +166,24 @@ func (x *loopExchange) compose(who *identity) {
 			have.note(who, f.Name, x.text(f.Value))
 		}
 		if !edits.overrides(name) {
+			if f.Name == http1.NameMaxForwards && x.target.hops != "" {
+				b = http1.AppendField(b, name, x.target.hops)
+				continue
+			}
 			b = appendLine(b, x.raw, f)
 		}
 	}
 	b = who.appendFields(b, have, edits)
 	have.reset()
-	if r.WebSocket {
-		b = append(b, "Connection: Upgrade\r\nUpgrade: websocket\r\n"...)
+	trailers := r.Trailers && !edits.overrides("Te")
+	if options := connectionOptions(r.WebSocket, trailers); options != "" {
+		b = http1.AppendField(b, "Connection", options)
 	}
-	if r.Trailers {
-		b = edits.appendField(b, "Te", "trailers")
+	if r.WebSocket {
+		b = append(b, "Upgrade: websocket\r\n"...)
+	}
+	if trailers {
+		b = append(b, "Te: trailers\r\n"...)
 	}
 	b = edits.appendLines(x.appendFraming(b))
 	x.head = append(b, "\r\n"...)

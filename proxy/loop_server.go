@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -265,9 +266,10 @@ type branch struct {
 	server   *loopServer
 	lane     *lane
 	sessions *session
-	closing  bool     // no request follows those that there are
-	parcels  *parcels // nil: connections stay
-	strays   []parcel // that are to leave as soon as they can
+	closing  bool          // no request follows those that there are
+	parcels  *parcels      // nil: connections stay
+	gives    time.Duration // since when they do not, on the lane's clock
+	strays   []parcel      // that are to leave as soon as they can
 
 	settings *listenerSettings // that head was made for
 	head     http1.Limits

@@ -356,23 +356,24 @@ func (s *session) close() {
 	if s.secure != nil && s.idle() {
 		_ = s.secure.end()
 	}
+	s.state = sessionClosed
+	defer s.branch.server.forget(s.peer)
 	s.socket.Close()
 	s.output.Drop()
 	s.end()
-	s.branch.server.forget(s.peer)
 }
 
 // end ends the session, whose connection is closed, or another's.
 func (s *session) end() {
+	s.state = sessionClosed
+	s.branch.remove(s)
+	s.lane().loop.StopTimer(&s.timer)
 	if s.x != nil {
 		s.lane().release(s.x)
 		s.x = nil
 	}
 	s.rest = nil
 	s.store()
-	s.state = sessionClosed
-	s.lane().loop.StopTimer(&s.timer)
-	s.branch.remove(s)
 }
 
 // idle reports whether the session asks for nothing.
@@ -390,6 +391,21 @@ func (s *session) broken() {
 	s.close()
 }
 
+// discard ends a session that cannot be ended as others are. Its exchange is not used again.
+func (s *session) discard() {
+	x := s.x
+	s.x, s.secure = nil, nil
+	s.close()
+	if x == nil {
+		return
+	}
+	if l := x.link; l != nil {
+		l.close()
+	}
+	x.session, x.link = nil, nil
+	x.delivery.end(s.lane().now())
+}
+
 // due returns when the client will have been waited for long enough; 0: never.
 func (s *session) due() time.Duration {
 	limits := &s.settings().limits
@@ -402,6 +418,9 @@ func (s *session) due() time.Duration {
 		}
 	case sessionHead:
 		due = after(s.since, within(limits.HeaderTimeout))
+		if s.branch.parcels != nil {
+			due = sooner(due, max(s.since, s.branch.gives)+hurryTimeout)
+		}
 	case sessionBusy:
 		due = s.x.due()
 	case sessionLinger:
