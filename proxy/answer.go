@@ -7,6 +7,7 @@ type reason string
 const (
 	reasonNone            reason = ""
 	reasonRedirect        reason = "redirect"         // to https
+	reasonLastHop         reason = "last_hop"         // OPTIONS that was not to be sent on
 	reasonBadRequest      reason = "bad_request"      // malformed, or ambiguous to the point of being dangerous
 	reasonBadMethod       reason = "bad_method"       // CONNECT or TRACE
 	reasonLoop            reason = "loop"             // has come through this proxy too often

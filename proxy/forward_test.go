@@ -303,7 +303,7 @@ func TestForwardHeader(t *testing.T) {
 		"TE: trailers, gzip\r\nX-Forwarded-For: 6.6.6.6\r\nX_Forwarded_For: 6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\nX-Request-Id: mine\r\nVia: 1.0 other\r\n\r\n")
 	id := got.Get("X-Request-Id")
 	want := http.Header{
-		"X-Mixed": {"a", "b"}, "Te": {"trailers"},
+		"X-Mixed": {"a", "b"}, "Connection": {"TE"}, "Te": {"trailers"},
 		"X-Forwarded-For": {"127.0.0.1"}, "X-Forwarded-Host": {"A.example:81"}, "X-Forwarded-Proto": {"http"},
 		"X-Forwarded-Port": {strings.TrimPrefix(r.address(), "127.0.0.1:")}, "X-Real-Ip": {"127.0.0.1"},
 		"Forwarded":    {`for=127.0.0.1;proto=http;host="A.example:81"`},

@@ -53,6 +53,20 @@ func removeHopByHop(h fields) {
 	}
 }
 
+// connectionOptions returns what Connection says in a request to an instance: what else of it is for the next hop only. upgrade is that it has Upgrade, trailers
+// that it has TE (RFC 9110, sections 7.8 and 10.1.4).
+func connectionOptions(upgrade, trailers bool) string {
+	switch {
+	case upgrade && trailers:
+		return "Upgrade, TE"
+	case upgrade:
+		return "Upgrade"
+	case trailers:
+		return "TE"
+	}
+	return ""
+}
+
 // hasToken reports whether one of the comma-separated lists has the token, in any case.
 func hasToken(lines []string, token string) bool {
 	for _, line := range lines {

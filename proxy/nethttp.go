@@ -126,7 +126,10 @@ type exchange struct {
 }
 
 // A requestTarget is the request's target, raw as it is sent on and normalised as it is matched.
-type requestTarget struct{ path, query, normal, host string }
+type requestTarget struct {
+	path, query, normal, host string
+	hops                      string // what Max-Forwards is to say; empty: what the client says
+}
 
 // serve answers one request. It panics with http.ErrAbortHandler where the client's connection is to be aborted.
 func (e *netHTTP) serve(s *netHTTPServer, w http.ResponseWriter, r *http.Request) {
@@ -222,6 +225,19 @@ func (x *exchange) dispatch() {
 		x.redirect(port)
 		return
 	}
+	if x.r.Method == http.MethodOptions {
+		hops, last, err := countHop(x.r.Header["Max-Forwards"])
+		switch {
+		case err != nil:
+			x.answer(reasonBadRequest, err.Error())
+			return
+		case last:
+			x.record.Reason = reasonLastHop
+			x.send(capabilities())
+			return
+		}
+		x.target.hops = hops
+	}
 	if strings.Count(strings.Join(x.r.Header["Via"], ","), x.name) >= maxLoops {
 		x.answer(reasonLoop, "")
 		return
@@ -283,11 +299,19 @@ func (x *exchange) prepare(who identity) {
 	who.prefix = x.route.strip
 	removeHopByHop(h)
 	who.write(h)
+	upgrade := isWebSocket(x.r)
+	if upgrade {
+		h["Upgrade"] = []string{"websocket"}
+	}
+	trailers = trailers && !x.route.requestEdits.overrides("Te")
 	if trailers {
 		h["Te"] = []string{"trailers"}
 	}
-	if isWebSocket(x.r) {
-		h["Connection"], h["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
+	if options := connectionOptions(upgrade, trailers); options != "" {
+		h["Connection"] = []string{options}
+	}
+	if x.target.hops != "" {
+		h["Max-Forwards"] = []string{x.target.hops}
 	}
 	if !x.r.ProtoAtLeast(1, 1) {
 		delete(h, "Expect") // RFC 9110, section 10.1.1

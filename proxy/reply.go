@@ -32,7 +32,7 @@ func misunderstood(err error) answer {
 func refusal(why reason, a answer, id string) reply {
 	r := reply{status: a.status, content: fmt.Sprintf("%d %s: %s\nrequest %s\n", a.status, http.StatusText(a.status), a.text, id)}
 	if why == reasonBadMethod {
-		r.add("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+		r.add("Allow", allowedMethods)
 	}
 	r.add("Content-Length", strconv.Itoa(len(r.content)))
 	r.add("Content-Type", "text/plain; charset=utf-8")
@@ -69,6 +69,17 @@ func redirection(location string) reply {
 	r := reply{status: http.StatusPermanentRedirect}
 	r.add("Content-Length", "0")
 	r.add("Location", location)
+	return r
+}
+
+// allowedMethods are those that are sent on, by what Allow says, beside any that are not known.
+const allowedMethods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+
+// capabilities returns the reply to OPTIONS that asks the proxy itself (RFC 9110, section 9.3.7).
+func capabilities() reply {
+	r := reply{status: http.StatusOK}
+	r.add("Allow", allowedMethods)
+	r.add("Content-Length", "0")
 	return r
 }
 

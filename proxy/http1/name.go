@@ -32,6 +32,7 @@ const (
 	NameKeepAlive
 	NameLastModified
 	NameLocation
+	NameMaxForwards
 	NameOrigin
 	NameProxyAuthenticate
 	NameProxyAuthorization
@@ -112,6 +113,8 @@ func (n Name) String() string {
 		return "Last-Modified"
 	case NameLocation:
 		return "Location"
+	case NameMaxForwards:
+		return "Max-Forwards"
 	case NameOrigin:
 		return "Origin"
 	case NameProxyAuthenticate:
