@@ -186,6 +186,22 @@ func (p *puppet) close() {
 	p.wait.Wait()
 }
 
+// disconnect closes the connections that there are and waits until the proxy has, too.
+func (p *puppet) disconnect() {
+	p.mu.Lock()
+	var ends []*outlook
+	for c := range p.conns {
+		if o := newOutlook(c); o.find() {
+			ends = append(ends, o)
+		}
+		c.Close()
+	}
+	p.mu.Unlock()
+	for _, o := range ends {
+		o.closed(5 * time.Second)
+	}
+}
+
 // play tells what is to be done from now on. heard reports whether a text has come at the client.
 func (p *puppet) play(acts []act, k cut, heard func([]byte) bool) {
 	p.mu.Lock()
