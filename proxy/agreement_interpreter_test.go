@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -403,8 +402,18 @@ func isToken(s string) bool {
 	return s != ""
 }
 
-// webSocketKey finds a key as long as they are (RFC 6455, section 4.1).
-var webSocketKey = regexp.MustCompile(`(?i)\r\nsec-websocket-key: [^\r]{24}\r\n`)
+// keyed reports whether a header section has a key of the length that RFC 6455, section 4.1, gives it. HAProxy looks for one in every request
+// to upgrade to a WebSocket, and answers 400 where there is none of 24 characters (h1_search_websocket_key in its src/mux_h1.c). A server that
+// is no WebSocket's may not care, and RFC 6455, section 4.2.1, has the server itself refuse, so Mainstay leaves that to the instance.
+func keyed(head string) bool {
+	for line := range strings.Lines(head) {
+		name, value, _ := strings.Cut(line, ":")
+		if strings.EqualFold(name, "sec-websocket-key") && len(strings.Trim(value, " \t\r\n")) == 24 {
+			return true
+		}
+	}
+	return false
+}
 
 // narrow returns why an interpreter may refuse a request that can stand, or nothing.
 func narrow(interpreter string, s sighting) string {
@@ -426,8 +435,8 @@ func narrow(interpreter string, s sighting) string {
 			}
 		}
 	case "haproxy":
-		if strings.Contains(head, "\r\nUpgrade: ") && !webSocketKey.MatchString(head+"\r\n") {
-			return "takes no WebSocket without a key"
+		if strings.Contains(head, "\r\nUpgrade: ") && !keyed(head) {
+			return "takes no WebSocket without a key of 24 characters"
 		}
 		if s.means.method == "PRI" {
 			return "takes no method PRI"
