@@ -46,6 +46,7 @@ func loadMain() {
 	sse := flag.Int("sse", 0, "keep so many streams of server-sent events going: /sse")
 	sockets := flag.Int("ws", 0, "keep so many WebSockets going: /ws")
 	uploads := flag.Int("upload", 0, "keep so many uploads going: /upload")
+	once := flag.Bool("once", false, "begin none of these another time when it has ended")
 	allow := flag.Int64("allow", 0, "so many may fail")
 	flag.IntVar(&l.events, "events", 20, "events of a stream, messages of a WebSocket, pieces of an upload")
 	flag.IntVar(&l.ms, "ms", 50, "milliseconds between two of them")
@@ -84,6 +85,9 @@ func loadMain() {
 				for ctx.Err() == nil {
 					l.count(what, session())
 					done.Add(1)
+					if *once {
+						return
+					}
 				}
 			})
 		}
