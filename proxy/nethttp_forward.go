@@ -224,6 +224,11 @@ func (x *exchange) copyContent(response *http.Response) reason {
 			x.watch.touch()
 		}
 		if readErr == io.EOF {
+			// Whoever ends the request cuts off what net/http has yet to send: either nobody does any more, or it is known.
+			x.watch.stop()
+			if why, ok := context.Cause(x.ctx).(reason); ok {
+				return why
+			}
 			return reasonNone
 		}
 		if readErr != nil {

@@ -1,13 +1,17 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 )
@@ -154,3 +158,37 @@ func TestRequestBody(t *testing.T) {
 type readFunc func([]byte) (int, error)
 
 func (f readFunc) Read(p []byte) (int, error) { return f(p) }
+
+// A killer is a client's end at which the instance dies while the last of its response is written.
+type killer struct {
+	*httptest.ResponseRecorder
+	kill func()
+}
+
+func (k killer) Write(p []byte) (int, error) {
+	k.kill()
+	return k.ResponseRecorder.Write(p)
+}
+
+// TestEndedWithLastByte ends a request when net/http has taken the last of the response and has not sent it yet: it does not count as
+// one that the client has.
+func TestEndedWithLastByte(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	x := &exchange{netHTTP: &netHTTP{}, ctx: ctx, watch: newWatch(func(why reason) { cancel(why) })}
+	x.buffers.New = func() any { return new([copySize]byte) }
+	x.watch.enter(1, stageStream, 0, reasonNone)
+	x.w = killer{httptest.NewRecorder(), func() { x.abort(1, reasonDrained) }}
+	x.control = http.NewResponseController(x.w)
+	response := &http.Response{ContentLength: 2, Body: io.NopCloser(iotest.DataErrReader(strings.NewReader("hi")))}
+	if why := x.copyContent(response); why != reasonDrained {
+		t.Errorf("it ended with %q", why)
+	}
+	x = &exchange{netHTTP: x.netHTTP, ctx: t.Context(), watch: newWatch(func(why reason) { t.Errorf("%q after the end", why) }), w: httptest.NewRecorder()}
+	x.control = http.NewResponseController(x.w)
+	x.watch.enter(1, stageStream, 0, reasonNone)
+	response.Body = io.NopCloser(strings.NewReader("hi"))
+	if why := x.copyContent(response); why != reasonNone {
+		t.Errorf("it ended with %q", why)
+	}
+	x.abort(1, reasonDrained) // late
+}
