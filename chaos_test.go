@@ -37,6 +37,7 @@ services:
     when_unavailable: {hold: 10s}
 proxy:
   engine: ENGINE
+  limits: {header_timeout: 5m} # a header that a starved client sends may take long, and one that is refused has no User-Agent
   listeners: {http: {address: "PROXY"}}
   routes:
     EXTRA
