@@ -93,3 +93,15 @@ func keepTrailer(field string) bool {
 	}
 	return passes(n, field, false) && !endToEnd(n, field)
 }
+
+// keptTrailers returns the names in a Trailer field of those fields that are sent on.
+func keptTrailers(lines []string) (kept []string) {
+	for _, line := range lines {
+		for item := range strings.SplitSeq(line, ",") {
+			if name := textproto.CanonicalMIMEHeaderKey(textproto.TrimString(item)); name != "" && keepTrailer(name) {
+				kept = append(kept, name)
+			}
+		}
+	}
+	return kept
+}

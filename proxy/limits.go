@@ -12,6 +12,9 @@ func requestLimits(l topology.ClientLimits) http1.Limits {
 	return limits
 }
 
+// maxInterim is how many 1xx responses an instance may send before the final one.
+const maxInterim = 16
+
 func responseLimits() http1.Limits {
 	limits := http1.DefaultLimits()
 	limits.Head, limits.Fields, limits.Interim = maxResponseHeaderBytes, 0, maxInterim

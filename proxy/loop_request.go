@@ -4,7 +4,6 @@ package proxy
 
 import (
 	"net/http"
-	"net/textproto"
 	"strings"
 
 	"mainstay/proxy/http1"
@@ -204,8 +203,8 @@ func (x *loopExchange) appendFraming(b []byte) []byte {
 	case r.Framing == http1.Chunked:
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
 		if r.Fields.Has(http1.NameTrailer) {
-			if names := keptTrailers(x.values(http1.NameTrailer)); names != "" {
-				b = http1.AppendField(b, "Trailer", names)
+			if names := keptTrailers(x.values(http1.NameTrailer)); len(names) > 0 {
+				b = http1.AppendField(b, "Trailer", strings.Join(names, ", "))
 			}
 		}
 	case r.Framing == http1.Length && r.Length > 0:
@@ -214,19 +213,6 @@ func (x *loopExchange) appendFraming(b []byte) []byte {
 		b = append(b, "Content-Length: 0\r\n"...)
 	}
 	return b
-}
-
-// keptTrailers returns the names in a Trailer field of those fields that are sent on, separated by commas.
-func keptTrailers(lines []string) string {
-	var kept []string
-	for _, line := range lines {
-		for item := range strings.SplitSeq(line, ",") {
-			if name := textproto.CanonicalMIMEHeaderKey(textproto.TrimString(item)); name != "" && keepTrailer(name) {
-				kept = append(kept, name)
-			}
-		}
-	}
-	return strings.Join(kept, ", ")
 }
 
 // appendTrailer appends the fields of a trailer section that may be sent on, and the empty line at its end.

@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"io"
+	"strings"
 
 	"mainstay/eventloop"
 	"mainstay/proxy/http1"
@@ -196,8 +197,8 @@ func (x *loopExchange) appendHead(b, head []byte) []byte {
 				lines = append(lines, f.Value.View(head))
 			}
 		}
-		if names := keptTrailers(lines); names != "" {
-			b = http1.AppendField(b, "Trailer", names)
+		if names := keptTrailers(lines); len(names) > 0 {
+			b = http1.AppendField(b, "Trailer", strings.Join(names, ", "))
 		}
 	}
 	return append(x.reply.AppendFields(b), "\r\n"...)

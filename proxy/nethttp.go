@@ -4,27 +4,29 @@ import (
 	"context"
 	"crypto/tls"
 	"io"
-	"maps"
-	"net"
 	"net/http"
-	"net/netip"
+	"net/textproto"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"mainstay/proxy/http1"
 )
 
 // A netHTTP is the engine that forwards requests with net/http. It brings together what knows nothing of it: the table,
 // the pools, the policies and the access log.
 //
 // net/http would repair some of what is malformed and refuse the rest without a word in the access log. So of HTTP/1 it only
-// sees what http1 has accepted: a strictConn stands before it on the side of clients, an instanceConn on that of instances.
+// sees what http1 has accepted: a strictConn stands before it on the side of clients. Instances are spoken to without it.
 // What HTTP/2 asks for is net/http's to refuse, and of its limits these are not ours: the time that a header section may take
 // (an idle connection's holds), and the log line for one that is too large.
 type netHTTP struct {
 	*policies
 	loops   *engineUse // that carry HTTP/1.1 over TLS; nil: none do
 	buffers sync.Pool  // of *[copySize]byte
+	desks   sync.Pool  // of *scratch
 
 	mu  sync.Mutex
 	ids idSource
@@ -42,7 +44,11 @@ const (
 )
 
 func newNetHTTP(p *policies) *netHTTP {
-	return &netHTTP{policies: p, ids: newIDSource(), buffers: sync.Pool{New: func() any { return new([copySize]byte) }}}
+	return &netHTTP{
+		policies: p, ids: newIDSource(),
+		buffers: sync.Pool{New: func() any { return new([copySize]byte) }},
+		desks:   sync.Pool{New: func() any { return new(scratch) }},
+	}
 }
 
 // newID returns an id for a request.
@@ -61,62 +67,33 @@ func (e *netHTTP) stop() {}
 // listen implements engine.
 func (e *netHTTP) listen(l *listener) server { return newNetHTTPServer(e.log, e, l) }
 
-// connectTimeoutKey is the key of a request's connect timeout in its context.
-type connectTimeoutKey struct{}
-
-// A dialError is a connection that was not established.
-type dialError struct{ error }
-
-// Unwrap tells why.
-func (e dialError) Unwrap() error { return e.error }
-
-// connect returns the connections to the instance at address. They are HTTP/1.1; none is opened yet.
-func (e *netHTTP) connect(address string) conns {
-	dialer := &net.Dialer{KeepAlive: dialKeepAlive}
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	return &http.Transport{
-		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			if limit, _ := ctx.Value(connectTimeoutKey{}).(time.Duration); limit > 0 {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, limit)
-				defer cancel()
-			}
-			conn, err := dialer.DialContext(ctx, network, address)
-			if err != nil {
-				return nil, dialError{err}
-			}
-			return newInstanceConn(conn), nil
-		},
-		Protocols:              protocols,
-		DisableCompression:     true,
-		MaxIdleConnsPerHost:    upstreamIdleLimit,
-		IdleConnTimeout:        upstreamIdleTimeout,
-		ExpectContinueTimeout:  time.Second,
-		MaxResponseHeaderBytes: maxResponseHeaderBytes,
-	}
-}
-
 // An exchange is one request and its response.
 type exchange struct {
 	*netHTTP
 	server  *netHTTPServer
 	w       http.ResponseWriter
 	r       *http.Request
+	client  *client
 	control *http.ResponseController
-	ctx     context.Context // ends with a reason as its cause
 	watch   *watch
+	fate    fate
 	record  record
+	scratch *scratch
 
 	target   requestTarget
 	route    *route
 	delivery delivery
 	calls    chan struct{} // receives when the delivery's waiter is called; nil: it may not wait
-	header   fields        // of the request as it is sent on
-	body     *requestBody  // nil: none
-	// sending is how the client sends the body, awaited since when it is read. They belong to who reads it.
-	sending pace
-	awaited time.Time
+	hostAt   int           // where the instance's address is to stand in the header; 0: nowhere
+	conn     *instanceConn // of the attempt
+	sender   *sender       // nil: the attempt sends no content
+	senders  sync.WaitGroup
+	body     *requestBody // nil: none
+	// sending is how the client sends the body, awaited since when it is read, patience for how long at most. They belong to who
+	// reads it.
+	sending  pace
+	awaited  time.Time
+	patience time.Duration
 	// started says that an instance's response may have been begun to be sent.
 	started atomic.Bool
 	// cut says that the response could not be finished, which the client must notice.
@@ -131,27 +108,38 @@ type requestTarget struct {
 	hops                      string // what Max-Forwards is to say; empty: what the client says
 }
 
+// A scratch is memory that an exchange needs until it has ended.
+type scratch struct {
+	head []byte // of the request as it is sent on
+	have forwarding
+	room [4 << 10]byte // for the response's header
+}
+
 // serve answers one request. It panics with http.ErrAbortHandler where the client's connection is to be aborted.
 func (e *netHTTP) serve(s *netHTTPServer, w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithCancelCause(r.Context())
-	defer cancel(nil)
-	x := &exchange{netHTTP: e, server: s, w: w, r: r, control: http.NewResponseController(w), ctx: ctx}
-	x.watch = newWatch(func(why reason) {
-		cancel(why)
-		if x.started.Load() {
-			// A client that does not read would hold the writer.
-			_ = x.control.SetWriteDeadline(time.Unix(1, 0))
-		}
-	})
+	x := &exchange{netHTTP: e, server: s, w: w, r: r, control: http.NewResponseController(w)}
+	x.client = r.Context().Value(clientKey{}).(*client)
+	x.scratch = e.desks.Get().(*scratch)
+	x.watch = newWatch(x.end)
+	defer context.AfterFunc(r.Context(), x.fate.leave)()
 	x.open()
 	defer x.close()
 	x.dispatch()
 	if x.cut {
 		if x.answered && !x.r.ProtoAtLeast(1, 1) && x.w.Header().Get("Content-Length") == "" {
 			// Content that ends with the connection would seem whole (RFC 9112, section 8).
-			x.client().abort()
+			x.client.abort()
 		}
 		panic(http.ErrAbortHandler)
+	}
+}
+
+// end ends the request from another goroutine.
+func (x *exchange) end(why reason) {
+	x.fate.end(why)
+	if x.started.Load() {
+		// A client that does not read would hold the writer.
+		_ = x.control.SetWriteDeadline(time.Unix(1, 0))
 	}
 }
 
@@ -164,7 +152,7 @@ func (x *exchange) open() {
 	if x.r.TLS != nil {
 		x.record.TLS = tls.VersionName(x.r.TLS.Version)
 	}
-	if x.r.Body != nil && x.r.Body != http.NoBody {
+	if hasContent(x.r) {
 		// An answer may come before everything was read, and must not wait for that.
 		_ = x.control.EnableFullDuplex()
 		x.body = &requestBody{
@@ -172,10 +160,12 @@ func (x *exchange) open() {
 			before: func() {
 				settings := x.server.settings.Load()
 				x.awaited = time.Now()
-				if patience := x.sending.patience(settings.limits.BodyTimeout, settings.rate); patience < forever {
-					_ = x.control.SetReadDeadline(x.awaited.Add(patience))
+				x.patience = x.sending.patience(settings.limits.BodyTimeout, settings.rate)
+				if x.patience < forever {
+					_ = x.control.SetReadDeadline(x.awaited.Add(x.patience))
 				}
 			},
+			late: func() bool { return time.Since(x.awaited) >= x.patience },
 			after: func(n int) {
 				_ = x.control.SetReadDeadline(time.Time{})
 				x.sending.move(time.Since(x.awaited), n)
@@ -187,12 +177,28 @@ func (x *exchange) open() {
 	}
 }
 
+// hasContent reports whether content may follow the request's header, or a trailer section that is to be sent on. net/http gives
+// every request of HTTP/2 a body.
+func hasContent(r *http.Request) bool {
+	if r.ProtoMajor == 2 {
+		return r.ContentLength != 0 || len(r.Trailer) > 0
+	}
+	return r.Body != nil && r.Body != http.NoBody
+}
+
 // close ends what may still run on the request's behalf and records it.
 func (x *exchange) close() {
 	x.watch.stop()
+	x.drop()
 	x.body.stop()
-	if x.contentLeft() && x.answered && !x.cut {
-		// net/http waits for some of what is left before it closes the connection.
+	x.senders.Wait()
+	x.release()
+	// net/http waits for some of what is left before it closes the connection.
+	switch {
+	case !x.contentLeft():
+	case x.cut:
+		_ = x.control.SetReadDeadline(time.Unix(1, 0))
+	case x.answered:
 		_ = x.control.Flush()
 		_ = x.control.SetReadDeadline(time.Now().Add(lingerTimeout))
 	}
@@ -205,6 +211,15 @@ func (x *exchange) close() {
 	if log := x.access.Load(); log != nil {
 		log.write(&x.record)
 	}
+}
+
+// release gives the scratch back.
+func (x *exchange) release() {
+	if cap(x.scratch.head) > copySize {
+		x.scratch.head = nil
+	}
+	x.desks.Put(x.scratch)
+	x.scratch = nil
 }
 
 // dispatch finds out what is asked for and by whom, and forwards the request or answers it.
@@ -238,7 +253,7 @@ func (x *exchange) dispatch() {
 		}
 		x.target.hops = hops
 	}
-	if strings.Count(strings.Join(x.r.Header["Via"], ","), x.name) >= maxLoops {
+	if via := x.r.Header["Via"]; len(via) > 0 && strings.Count(strings.Join(via, ","), x.name) >= maxLoops {
 		x.answer(reasonLoop, "")
 		return
 	}
@@ -268,7 +283,9 @@ func (x *exchange) readTarget() (err error) {
 
 // identify tells who sent the request.
 func (x *exchange) identify(t *table) identity {
-	who := identity{secure: x.r.TLS != nil, port: x.server.port(), proxy: x.name}
+	who := identity{
+		peer: x.client.address, node: x.client.name, client: x.client.name, secure: x.r.TLS != nil, port: x.server.portText, proxy: x.name,
+	}
 	switch {
 	case x.r.ProtoMajor == 2:
 		who.version = "2.0"
@@ -277,11 +294,6 @@ func (x *exchange) identify(t *table) identity {
 	default:
 		who.version = "1.1"
 	}
-	if peer, err := netip.ParseAddrPort(x.r.RemoteAddr); err == nil {
-		who.peer = peer.Addr().Unmap().WithZone("")
-	}
-	who.node = who.peer.String()
-	who.client = who.node
 	if who.trusted = t.trusts(who.peer); who.trusted {
 		who.client = clientAddress(x.r.Header["X-Forwarded-For"], who.peer, t.trusts).String()
 		who.id = x.r.Header.Get("X-Request-Id")
@@ -292,35 +304,81 @@ func (x *exchange) identify(t *table) identity {
 	return who
 }
 
-// prepare makes the header that every attempt sends.
+// prepare writes the header that every attempt sends.
 func (x *exchange) prepare(who identity) {
-	h := maps.Clone(x.r.Header)
-	trailers := hasToken(h["Te"], "trailers")
 	who.prefix = x.route.strip
-	removeHopByHop(h)
-	who.write(h)
-	upgrade := isWebSocket(x.r)
-	if upgrade {
-		h["Upgrade"] = []string{"websocket"}
+	edits, have := &x.route.requestEdits, &x.scratch.have
+	b := http1.AppendRequestLine(x.scratch.head[:0], x.r.Method, stripPath(x.target.path, x.target.normal, x.route.strip)+x.target.query)
+	b = append(b, "Host: "...)
+	host := edits.host
+	if host == "" {
+		host = x.r.Host
 	}
-	trailers = trailers && !x.route.requestEdits.overrides("Te")
-	if trailers {
-		h["Te"] = []string{"trailers"}
+	if host == "" {
+		x.hostAt = len(b) // every instance gets its own address
 	}
+	b = append(append(b, host...), "\r\n"...)
+	for name, lines := range x.r.Header {
+		n := nameOf(name)
+		if n == http1.NameExpect && !x.r.ProtoAtLeast(1, 1) {
+			continue // RFC 9110, section 10.1.1
+		}
+		if n == http1.NameMaxForwards && x.target.hops != "" {
+			continue
+		}
+		if n == http1.NameHost || n == http1.NameContentLength || !passes(n, name, hasToken(x.r.Header["Connection"], name)) {
+			continue
+		}
+		replaced := who.replaces(n, name)
+		for _, line := range lines {
+			if replaced || isIdentity(n, name) {
+				have.note(&who, n, line)
+			}
+			if !replaced && !edits.overrides(name) {
+				b = http1.AppendField(b, name, textproto.TrimString(line))
+			}
+		}
+	}
+	b = who.appendFields(b, have, edits)
+	have.reset()
+	if x.target.hops != "" && !edits.overrides("Max-Forwards") {
+		b = http1.AppendField(b, "Max-Forwards", x.target.hops)
+	}
+	upgrade, trailers := isWebSocket(x.r), hasToken(x.r.Header["Te"], "trailers") && !edits.overrides("Te")
 	if options := connectionOptions(upgrade, trailers); options != "" {
-		h["Connection"] = []string{options}
+		b = http1.AppendField(b, "Connection", options)
 	}
-	if x.target.hops != "" {
-		h["Max-Forwards"] = []string{x.target.hops}
+	if upgrade {
+		b = append(b, "Upgrade: websocket\r\n"...)
 	}
-	if !x.r.ProtoAtLeast(1, 1) {
-		delete(h, "Expect") // RFC 9110, section 10.1.1
+	if trailers {
+		b = http1.AppendField(b, "Te", "trailers")
 	}
-	if _, ok := h["User-Agent"]; !ok {
-		h["User-Agent"] = nil // or net/http sends its own
+	b = edits.appendLines(x.appendFraming(b))
+	x.scratch.head = append(b, "\r\n"...)
+}
+
+// appendFraming appends the fields that say how long the content is.
+func (x *exchange) appendFraming(b []byte) []byte {
+	switch {
+	case x.body != nil && x.r.ContentLength > 0:
+		return http1.AppendLength(b, x.r.ContentLength)
+	case x.body != nil:
+		b = append(b, "Transfer-Encoding: chunked\r\n"...)
+		var names []string
+		for name := range x.r.Trailer {
+			if keepTrailer(name) {
+				names = append(names, name)
+			}
+		}
+		if len(names) > 0 {
+			slices.Sort(names)
+			b = http1.AppendField(b, "Trailer", strings.Join(names, ", "))
+		}
+	case x.r.Method == http.MethodPost || x.r.Method == http.MethodPut || x.r.Method == http.MethodPatch:
+		b = append(b, "Content-Length: 0\r\n"...)
 	}
-	x.route.requestEdits.apply(h)
-	x.header = h
+	return b
 }
 
 // redirect sends the client to the same place at https.
@@ -364,7 +422,7 @@ func (x *exchange) send(r reply) {
 // writeHeader sends the response's header. A client whose content was not read to its end is told that the connection
 // closes: net/http would take what comes late for the next request.
 func (x *exchange) writeHeader(status int) {
-	if x.contentLeft() || x.server.paused() && x.client().stays() {
+	if x.contentLeft() || x.server.paused() && x.client.stays() {
 		x.w.Header().Set("Connection", "close") // net/http makes it a GOAWAY of HTTP/2
 	}
 	if x.r.Close && x.r.ProtoMajor == 1 {
@@ -373,8 +431,6 @@ func (x *exchange) writeHeader(status int) {
 	x.answered = true
 	x.w.WriteHeader(status)
 }
-
-func (x *exchange) client() *client { return x.r.Context().Value(clientKey{}).(*client) }
 
 // contentLeft reports whether more of the request may come before the next one on the connection.
 func (x *exchange) contentLeft() bool { return x.r.ProtoMajor == 1 && x.body.unread() }

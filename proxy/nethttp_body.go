@@ -21,6 +21,7 @@ type requestBody struct {
 	source io.Reader
 	before func()        // is called before each read of the client
 	after  func(n int)   // is called after each, with what it brought
+	late   func() bool   // reports whether the client had its time for the last read
 	rouse  func()        // makes a read of the client that waits return
 	fields func() fields // the trailer section, once the content has ended
 
@@ -28,7 +29,7 @@ type requestBody struct {
 	ended atomic.Bool  // and there are no more
 	spent atomic.Bool  // some of them are not kept any more
 	fault atomic.Pointer[error]
-	// roused says that a time-out of a read is ours.
+	// roused says that a time-out of a read is ours, unless the client was late just then.
 	roused atomic.Bool
 
 	mu   sync.Mutex // held while the client is read
@@ -53,9 +54,14 @@ func (b *requestBody) failure() error {
 	return nil
 }
 
-// attempt returns a reader of the whole content. Trailer fields whose names are in trailer are filled in at its end.
-func (b *requestBody) attempt(trailer fields) io.ReadCloser {
-	return &attemptBody{body: b, trailer: trailer}
+// attempt returns a reader of the whole content.
+func (b *requestBody) attempt() *attemptBody { return &attemptBody{body: b} }
+
+// trailer returns the trailer section, once the content has ended.
+func (b *requestBody) trailer() fields {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.fields()
 }
 
 // stop makes later reads of the client fail and waits for one that is under way.
@@ -89,10 +95,9 @@ func (b *requestBody) keep(p []byte) {
 
 // An attemptBody is a requestBody as one attempt reads it.
 type attemptBody struct {
-	body    *requestBody
-	trailer fields
-	at      int64
-	closed  atomic.Bool
+	body   *requestBody
+	at     int64
+	closed atomic.Bool
 }
 
 // Read implements io.Reader.
@@ -109,8 +114,6 @@ func (a *attemptBody) Read(p []byte) (int, error) {
 		return n, nil
 	case a.at != b.read.Load():
 		return 0, errBodySpent
-	case b.end == io.EOF:
-		return 0, a.finish()
 	case b.end != nil:
 		return 0, b.end
 	}
@@ -119,31 +122,20 @@ func (a *attemptBody) Read(p []byte) (int, error) {
 		b.rouse()
 	}
 	n, err := b.source.Read(p)
+	late := isTimeout(err) && b.late()
 	b.after(n)
 	b.keep(p[:n])
 	b.end = err
 	if err == io.EOF {
 		b.ended.Store(true)
-	} else if err != nil && !(isTimeout(err) && b.roused.Load()) {
+	} else if err != nil && (late || !isTimeout(err) || !b.roused.Load()) {
 		b.fault.Store(&err)
 	}
 	if a.closed.Load() {
 		return 0, errBodyClosed
 	}
 	a.at += int64(n)
-	if err == io.EOF {
-		return n, a.finish()
-	}
 	return n, err
-}
-
-// finish fills in the trailer section at the content's end.
-func (a *attemptBody) finish() error {
-	from := a.body.fields()
-	for name := range a.trailer {
-		a.trailer[name] = from[name]
-	}
-	return io.EOF
 }
 
 // Close ends the attempt's reading; the client's content stays for the next.

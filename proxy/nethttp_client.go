@@ -23,6 +23,7 @@ type client struct {
 	server   *netHTTPServer
 	front    *front // that serves it
 	address  netip.Addr
+	name     string      // address as text
 	secure   bool        // TLS is spoken on it
 	ahead    atomic.Bool // more has been read than the request that is being answered
 	used     atomic.Bool // a request has come
@@ -52,6 +53,7 @@ func newClient(s *netHTTPServer, conn net.Conn, secure bool) *client {
 	if tcp, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
 		c.address = tcp.AddrPort().Addr().Unmap().WithZone("")
 	}
+	c.name = c.address.String()
 	return c
 }
 

@@ -1,9 +1,6 @@
 package proxy
 
-import (
-	"context"
-	"time"
-)
+import "time"
 
 // forward brings the request to an instance of its route's service.
 func (x *exchange) forward() {
@@ -38,15 +35,18 @@ func (x *exchange) forward() {
 // attempt sends the request to the instance that the delivery has chosen, and the response to the client.
 func (x *exchange) attempt() *failure {
 	d := &x.delivery
-	ctx, giveUp := context.WithCancelCause(x.ctx)
-	x.watch.begin(d.number, giveUp)
-	response, f := x.roundTrip(ctx)
+	x.fate.begin()
+	x.watch.begin(d.number, x.fate.giveUp)
+	began := time.Now()
+	head, f := x.roundTrip()
+	now := time.Now()
+	x.record.Upstream += now.Sub(began).Seconds()
 	if f != nil {
-		giveUp(nil)
+		x.watch.enter(d.number, stageGivenUp, 0, reasonNone)
 		return f
 	}
-	d.answered(time.Now(), response.StatusCode)
-	x.respond(response)
+	d.answered(now, x.conn.outgoing.Response.Status)
+	x.respond(head)
 	d.delivered(time.Now(), x.record.Reason == reasonIncomplete)
 	return nil
 }
@@ -81,7 +81,7 @@ func (x *exchange) await() move {
 			}
 		case <-expired.C:
 			return d.expire(time.Now())
-		case <-x.ctx.Done():
+		case <-x.r.Context().Done():
 			return d.leave(time.Now(), x.ended(reasonClientAbort))
 		case <-look:
 			if hasLeft(x.r.Context()) {

@@ -4,110 +4,174 @@ import (
 	"context"
 	"errors"
 	"io"
-	"maps"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/textproto"
-	"net/url"
+	"slices"
 	"strconv"
-	"sync"
-	"time"
+
+	"mainstay/proxy/http1"
 )
 
-// roundTrip sends the request to the instance that the delivery has chosen and returns the response when its header has come. ctx
-// ends with the request, or earlier with the reason why the attempt was given up.
-func (x *exchange) roundTrip(ctx context.Context) (*http.Response, *failure) {
-	began := time.Now()
-	up := x.delivery.lease.up
-	t := &tracer{x: x, number: x.delivery.number, reached: x.delivery.waiter.reached}
-	response, err := up.conns[engineNetHTTP].(*http.Transport).RoundTrip(x.outgoing(ctx, t, up))
-	t.close()
-	x.record.Upstream += time.Since(began).Seconds()
-	if err != nil {
-		return nil, x.failure(ctx, t, err)
+// roundTrip sends the request to the instance that the delivery has chosen and returns the response's header section when it has
+// come. Then conn is where it came from.
+func (x *exchange) roundTrip() ([]byte, *failure) {
+	for {
+		err := x.connect()
+		if err != nil {
+			return nil, x.failure(err)
+		}
+		head, err := x.ask()
+		if err == nil {
+			x.watch.enter(x.delivery.number, stageStream, x.route.Timeouts.Idle, reasonTimeoutIdle)
+			if _, gaveUp := x.fate.reasons(); gaveUp == reasonNone {
+				return head, nil
+			}
+		}
+		f := x.failure(err)
+		replaced := x.conn.used && f.reason == reasonReset && f.replayable && (!f.sent || f.idempotent)
+		x.drop()
+		if !replaced {
+			return nil, f
+		}
+		// The instance may have closed the connection at the moment when it was chosen: this was no attempt.
 	}
-	x.watch.enter(t.number, stageStream, x.route.Timeouts.Idle, reasonTimeoutIdle)
-	if ctx.Err() != nil && x.ctx.Err() == nil { // given up when the header had just come
-		response.Body.Close()
-		return nil, x.failure(ctx, t, ctx.Err())
-	}
-	upgraded := response.StatusCode == http.StatusSwitchingProtocols
-	if upgraded && !switchesToWebSocket(x.r, response) || response.StatusCode < 200 && !upgraded {
-		response.Body.Close()
-		return nil, &failure{reason: reasonBadResponse, sent: true}
-	}
-	return response, nil
 }
 
-// outgoing returns the request as it is sent to the instance.
-func (x *exchange) outgoing(ctx context.Context, t *tracer, up *upstream) *http.Request {
-	ctx = context.WithValue(ctx, connectTimeoutKey{}, x.route.Timeouts.Connect)
-	out := (&http.Request{
-		Method: x.r.Method,
-		URL:    x.outgoingURL(up),
-		Proto:  "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: x.header,
-		Host:   x.r.Host,
-	}).WithContext(httptrace.WithClientTrace(ctx, t.hooks()))
-	if host := x.route.requestEdits.host; host != "" {
-		out.Host = host
+var errEnded = errors.New("the attempt was ended")
+
+// connect takes an idle connection to the instance, or makes one.
+func (x *exchange) connect() error {
+	pool := x.delivery.lease.up.conns[engineNetHTTP].(*instancePool)
+	c := pool.take()
+	if c == nil {
+		ctx, cancel := context.WithCancel(context.Background())
+		if limit := x.route.Timeouts.Connect; limit > 0 {
+			ctx, cancel = context.WithTimeout(context.Background(), limit)
+		}
+		defer cancel()
+		if !x.fate.hold(calling{cancel}) || x.r.Context().Err() != nil {
+			return errEnded
+		}
+		var err error
+		if c, err = pool.dial(ctx); err != nil {
+			return err
+		}
 	}
-	if _, ok := x.header["Idempotency-Key"]; !ok && idempotent(x.r.Method, false) {
-		// Without lines it is not sent, and tells the transport of PUT and DELETE what it knows of GET.
-		x.header["Idempotency-Key"] = nil
+	x.conn = c
+	c.begin(x.method(), isWebSocket(x.r), x.scratch.room[:])
+	x.delivery.waiter.reached()
+	return nil
+}
+
+func (x *exchange) method() http1.Method {
+	if x.r.Method == http.MethodHead {
+		return http1.MethodHead
+	}
+	return http1.MethodOther // or any that has no rules of its own
+}
+
+// ask sends the request and returns the header section of the final response.
+func (x *exchange) ask() ([]byte, error) {
+	c := x.conn
+	if !x.fate.hold(c) || x.r.Context().Err() != nil {
+		return nil, errEnded
+	}
+	number := x.delivery.number
+	x.watch.enter(number, stageSend, x.route.Timeouts.Idle, reasonTimeoutIdle)
+	if _, err := c.Write(x.requestHead()); err != nil && c.written.Load() == 0 {
+		return nil, err
 	}
 	if x.body == nil {
-		return out
+		x.watch.enter(number, stageHeader, x.route.Timeouts.ResponseHeader, reasonTimeoutHeader)
+	} else {
+		x.sendContent(c)
 	}
-	out.ContentLength = x.r.ContentLength
-	for name := range x.r.Trailer {
-		if keepTrailer(name) {
-			if out.Trailer == nil {
-				out.Trailer = http.Header{}
-			}
-			out.Trailer[name] = nil
+	limits := responseLimits()
+	for {
+		head, err := c.head(&limits)
+		switch r := &c.outgoing.Response; {
+		case err != nil:
+			return nil, err
+		case !r.Interim():
+			x.sender.answer(false)
+			return head, nil
+		case r.Status == http.StatusContinue:
+			x.sender.answer(true)
+		default:
+			x.inform(head)
 		}
 	}
-	out.Body = x.body.attempt(out.Trailer)
-	// The transport sends a request again on its own if the idle connection that it chose had died.
-	out.GetBody = func() (io.ReadCloser, error) {
-		if !x.body.replayable() {
-			return nil, errBodySpent
-		}
-		return x.body.attempt(out.Trailer), nil
-	}
-	return out
 }
 
-// outgoingURL returns the target with the client's bytes.
-func (x *exchange) outgoingURL(up *upstream) *url.URL {
-	u := &url.URL{Scheme: "http", Host: up.Address}
-	path := stripPath(x.target.path, x.target.normal, x.route.strip)
-	u.Opaque = path
-	if len(path) > 1 && path[1] == '/' {
-		// As Opaque, net/url takes two slashes for the begin of an authority. As RawPath it keeps the bytes that
-		// may stand in a path, and escapes others.
-		u.Opaque, u.RawPath = "", path
-		u.Path, _ = url.PathUnescape(path)
+// requestHead returns the request's header section as it is sent to the instance.
+func (x *exchange) requestHead() []byte {
+	head, at := x.scratch.head, x.hostAt
+	if at == 0 {
+		return head
 	}
-	if x.target.query != "" {
-		u.RawQuery, u.ForceQuery = x.target.query[1:], true
+	whole := append(append([]byte(nil), head[:at]...), x.delivery.lease.up.Address...)
+	return append(whole, head[at:]...)
+}
+
+// inform sends a 1xx response on. 100 is net/http's to send, when the content is first read; HTTP/1.0 knows none.
+func (x *exchange) inform(head []byte) {
+	if !x.r.ProtoAtLeast(1, 1) {
+		return
 	}
-	return u
+	h := x.w.Header()
+	x.copyFields(h, head, &edits{})
+	x.w.WriteHeader(x.conn.outgoing.Response.Status)
+	clear(h)
+}
+
+// drop ends the attempt's connection.
+func (x *exchange) drop() {
+	c := x.conn
+	if c == nil {
+		return
+	}
+	x.conn = nil
+	x.fate.release()
+	c.Close()
+	if s := x.sender; s != nil {
+		x.sender = nil
+		s.answer(false)
+		s.body.Close()
+	}
+}
+
+// settle gives the connection back once the response has been read to its end.
+func (x *exchange) settle() {
+	c := x.conn
+	if x.sender.complete() {
+		c.outgoing.Sent()
+	}
+	if !c.outgoing.Reusable(len(c.rest)) || !x.fate.release() {
+		x.drop()
+		return
+	}
+	x.conn, x.sender = nil, nil
+	c.room, c.rest = nil, nil
+	c.pool.put(c)
 }
 
 // failure tells why the attempt failed.
-func (x *exchange) failure(ctx context.Context, t *tracer, err error) *failure {
+func (x *exchange) failure(err error) *failure {
+	c := x.conn
 	f := &failure{
-		sent:       t.sent(),
+		sent:       c != nil && c.written.Load() > 0,
 		idempotent: idempotent(x.r.Method, len(x.r.Header["Idempotency-Key"]) > 0),
 		replayable: x.body.replayable(),
-		blameless:  errors.Is(err, errBodySpent) || outOfDescriptors(err),
+		blameless:  x.sender.isSpent() || outOfDescriptors(err),
 	}
 	var dial dialError
-	switch why, ended := context.Cause(ctx).(reason); {
-	case ended:
+	why := x.cause()
+	if why == reasonNone {
+		_, why = x.fate.reasons()
+	}
+	switch {
+	case why != reasonNone:
 		f.reason = why
 	case x.gone():
 		f.reason = reasonClientAbort
@@ -117,7 +181,7 @@ func (x *exchange) failure(ctx context.Context, t *tracer, err error) *failure {
 		f.reason = reasonConnectTimeout
 	case errors.As(err, &dial):
 		f.reason = reasonConnectFailure
-	case t.responding():
+	case c != nil && c.heard:
 		f.reason = reasonBadResponse
 	default:
 		f.reason = reasonReset
@@ -153,185 +217,175 @@ func isTimeout(err error) bool {
 }
 
 // respond sends an instance's response to the client as it comes.
-func (x *exchange) respond(response *http.Response) {
-	defer response.Body.Close()
-	x.record.Reason, x.record.Status = reasonNone, response.StatusCode
-	if response.StatusCode == http.StatusSwitchingProtocols {
-		x.tunnel(response)
+func (x *exchange) respond(head []byte) {
+	defer x.drop()
+	r, edits := &x.conn.outgoing.Response, &x.route.responseEdits
+	x.record.Reason, x.record.Status = reasonNone, r.Status
+	if x.conn.outgoing.Switched() {
+		x.tunnel(head)
 		return
 	}
-	removeHopByHop(response.Header)
-	if response.StatusCode == http.StatusNoContent {
-		delete(response.Header, "Content-Length") // RFC 9110, section 8.6
-	} else if lines := response.Header["Content-Length"]; len(lines) > 0 && response.ContentLength >= 0 {
-		lines[0] = strconv.FormatInt(response.ContentLength, 10) // without leading zeros
-	}
-	x.route.responseEdits.apply(response.Header)
-	if x.record.Fallback != "" {
-		response.Header.Add("Proxy-Status", "mainstay; error=destination_unavailable; details=\"another service stood in\"")
-	}
 	h := x.w.Header()
-	maps.Copy(h, response.Header)
+	x.copyFields(h, head, edits)
+	if r.Status == http.StatusNoContent {
+		delete(h, "Content-Length") // RFC 9110, section 8.6
+	} else if lines := h["Content-Length"]; len(lines) > 0 && r.Length >= 0 && lines[0][0] == '0' {
+		lines[0] = strconv.FormatInt(r.Length, 10) // without leading zeros
+	}
+	edits.apply(h)
+	if x.record.Fallback != "" {
+		h.Add("Proxy-Status", "mainstay; error=destination_unavailable; details=\"another service stood in\"")
+	}
 	if _, ok := h["Content-Type"]; !ok {
 		h["Content-Type"] = nil // or net/http guesses one
 	}
-	announced := maps.Clone(response.Trailer)
-	for name := range announced {
-		if keepTrailer(name) {
+	var announced []string
+	if r.Framing == http1.Chunked && r.Fields.Has(http1.NameTrailer) {
+		var lines []string
+		for _, f := range r.Fields.Lines {
+			if f.Name == http1.NameTrailer {
+				lines = append(lines, string(f.Value.Of(head)))
+			}
+		}
+		announced = keptTrailers(lines)
+		for _, name := range announced {
 			h.Add("Trailer", name)
 		}
 	}
 	x.started.Store(true)
-	x.writeHeader(response.StatusCode)
-	if x.record.Reason = x.copyContent(response); x.record.Reason != reasonNone {
+	x.writeHeader(r.Status)
+	if x.record.Reason = x.copyContent(); x.record.Reason != reasonNone {
 		x.cut = true
 		return
 	}
-	for name, values := range response.Trailer {
+	x.copyTrailer(h, announced)
+	x.settle()
+}
+
+// copyFields puts the fields of a header section that pass, and that e leaves alone, into h.
+func (x *exchange) copyFields(h http.Header, head []byte, e *edits) {
+	lines := x.conn.outgoing.Response.Fields.Lines
+	text, values := string(head), make([]string, len(lines))
+	for i := range lines {
+		f := &lines[i]
+		name := text[f.Text.Start:f.Text.End]
+		if !passes(f.Name, name, f.Nominated) || e.overrides(name) {
+			continue
+		}
+		name = textproto.CanonicalMIMEHeaderKey(name)
+		values[i] = text[f.Value.Start:f.Value.End]
+		if have, ok := h[name]; ok {
+			h[name] = append(have, values[i])
+		} else {
+			h[name] = values[i : i+1 : i+1]
+		}
+	}
+}
+
+// copyTrailer puts the fields of the response's trailer section that may be sent on into h.
+func (x *exchange) copyTrailer(h http.Header, announced []string) {
+	body := &x.conn.outgoing.Body
+	p := body.TrailerBytes()
+	for _, f := range body.Trailer.Lines {
+		name := textproto.CanonicalMIMEHeaderKey(string(f.Text.Of(p)))
 		if !keepTrailer(name) {
 			continue
 		}
-		if _, ok := announced[name]; !ok {
+		if !slices.Contains(announced, name) {
 			name = http.TrailerPrefix + name
 		}
-		h[name] = values
+		h[name] = append(h[name], string(f.Value.Of(p)))
 	}
 }
 
 // copyContent sends the response's content on, without waiting for more than has come.
-func (x *exchange) copyContent(response *http.Response) reason {
-	if response.ContentLength < 0 {
-		// The first byte may be long in coming: an event stream.
-		_ = x.control.Flush()
-	}
-	buffer := x.buffers.Get().(*[copySize]byte)
-	defer x.buffers.Put(buffer)
-	for {
-		n, readErr := response.Body.Read(buffer[:])
-		if x.ctx.Err() != nil {
+func (x *exchange) copyContent() reason {
+	c := x.conn
+	framing := c.outgoing.Response.Framing
+	unknown := framing == http1.Chunked || framing == http1.UntilClose
+	unsent := unknown // the first byte may be long in coming: an event stream
+	for done := c.outgoing.Body.Done(); !done; {
+		var content []byte
+		var n int
+		var err error
+		content, n, done, err = c.outgoing.Content(c.rest)
+		c.rest = c.rest[n:]
+		if x.over() {
 			return x.ended(reasonIncomplete)
 		}
-		if n > 0 {
+		if len(content) > 0 {
 			x.watch.touch()
-			written, err := x.w.Write(buffer[:n])
+			written, err := x.w.Write(content)
 			x.record.BytesOut += int64(written)
-			if err == nil && x.record.BytesOut != response.ContentLength { // the last is flushed in the end
-				err = x.control.Flush()
-			}
 			if err != nil {
 				return x.ended(reasonClientAbort)
 			}
 			x.watch.touch()
+			unsent = true
 		}
-		if readErr == io.EOF {
-			// Whoever ends the request cuts off what net/http has yet to send: either nobody does any more, or it is known.
-			x.watch.stop()
-			if why, ok := context.Cause(x.ctx).(reason); ok {
-				return why
+		switch {
+		case err != nil:
+			if unsent { // of a response there is to be as much as there was
+				_ = x.control.Flush()
 			}
-			return reasonNone
+			return x.ended(reasonIncomplete)
+		case done || len(c.rest) > 0:
+			continue
 		}
-		if readErr != nil {
+		if unsent && x.control.Flush() != nil {
+			return x.ended(reasonClientAbort)
+		}
+		unsent = false
+		if c.full && len(c.room) < copySize { // it comes in large pieces
+			buffer := x.buffers.Get().(*[copySize]byte)
+			defer x.buffers.Put(buffer)
+			c.room = buffer[:]
+		}
+		err = c.more()
+		if err == io.EOF && !x.over() {
+			err = c.outgoing.End()
+			done = err == nil
+		}
+		if err != nil {
 			return x.ended(reasonIncomplete)
 		}
 	}
+	// Whoever ends the request cuts off what net/http has yet to send: either nobody does any more, or it is known.
+	x.watch.stop()
+	if why := x.cause(); why != reasonNone {
+		return why
+	}
+	if unknown && unsent && x.r.ProtoMajor == 1 {
+		_ = x.control.Flush() // or net/http says how long it is
+	}
+	return reasonNone
+}
+
+// over reports whether the request was ended.
+func (x *exchange) over() bool {
+	why, _ := x.fate.reasons()
+	return why != reasonNone || x.r.Context().Err() != nil
+}
+
+// cause tells why the request was ended, if it was.
+func (x *exchange) cause() reason {
+	why, _ := x.fate.reasons()
+	if why == reasonNone {
+		why, _ = context.Cause(x.r.Context()).(reason)
+	}
+	return why
 }
 
 // ended tells why a response was cut short: because the request was ended, the client went, or as otherwise says.
 func (x *exchange) ended(otherwise reason) reason {
-	if why, ok := context.Cause(x.ctx).(reason); ok {
+	if why := x.cause(); why != reasonNone {
 		return why
 	}
-	if x.client().slow.Load() {
+	if x.client.slow.Load() {
 		return reasonTimeoutSend
 	}
-	if x.ctx.Err() != nil {
+	if x.r.Context().Err() != nil {
 		return reasonClientAbort
 	}
 	return otherwise
-}
-
-// A tracer follows one attempt through the transport. Its hooks may be called late, from other goroutines.
-type tracer struct {
-	x       *exchange
-	number  uint64
-	reached func() // is called when there is a connection
-
-	mu      sync.Mutex
-	closed  bool
-	conn    *instanceConn
-	base    int64 // what had been written to conn before
-	answers bool  // the first byte of a response has come
-	interim int   // 1xx responses
-}
-
-// maxInterim is how many 1xx responses an instance may send before the final one.
-const maxInterim = 16
-
-func (t *tracer) hooks() *httptrace.ClientTrace {
-	return &httptrace.ClientTrace{
-		GotConn:              t.connected,
-		WroteRequest:         t.wrote,
-		GotFirstResponseByte: t.answered,
-		Got1xxResponse:       t.informed,
-	}
-}
-
-func (t *tracer) connected(info httptrace.GotConnInfo) {
-	t.mu.Lock()
-	t.conn, _ = info.Conn.(*instanceConn)
-	t.conn.expect(t.x.r.Method == http.MethodHead)
-	t.base, t.answers = t.conn.written.Load(), false
-	t.mu.Unlock()
-	t.reached()
-	t.x.watch.enter(t.number, stageSend, t.x.route.Timeouts.Idle, reasonTimeoutIdle)
-}
-
-func (t *tracer) wrote(httptrace.WroteRequestInfo) {
-	t.x.watch.enter(t.number, stageHeader, t.x.route.Timeouts.ResponseHeader, reasonTimeoutHeader)
-}
-
-func (t *tracer) answered() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.answers = true
-}
-
-// informed sends a 1xx response on. 100 is net/http's to send, when the content is first read; HTTP/1.0 knows none.
-func (t *tracer) informed(code int, header textproto.MIMEHeader) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.interim++; t.interim > maxInterim {
-		return errors.New("too many interim responses")
-	}
-	if t.closed || code == http.StatusContinue || !t.x.r.ProtoAtLeast(1, 1) {
-		return nil
-	}
-	removeHopByHop(header)
-	h := t.x.w.Header()
-	maps.Copy(h, http.Header(header))
-	t.x.w.WriteHeader(code)
-	clear(h)
-	return nil
-}
-
-// close makes the hooks leave the client's response alone.
-func (t *tracer) close() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.closed = true
-}
-
-// sent reports whether any of the request may have reached the instance.
-func (t *tracer) sent() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.conn != nil && t.conn.written.Load() != t.base
-}
-
-// responding reports whether a byte of a response has come.
-func (t *tracer) responding() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.answers
 }

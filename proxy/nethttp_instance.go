@@ -1,144 +1,258 @@
 package proxy
 
 import (
-	"errors"
+	"context"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"mainstay/proxy/http1"
 )
 
-// An instanceConn is a connection to an instance as net/http reads responses from it. A header section is handed on when it is
-// whole and http1 has accepted it, content when its framing is sound. What comes when no response is awaited ends the connection,
-// so that it is never taken for the response to the next request.
+// An instancePool is the idle connections to one instance.
+type instancePool struct {
+	address string
+
+	guards sync.WaitGroup
+
+	mu      sync.Mutex
+	idle    []*instanceConn // the one that was used last at the end
+	timer   *time.Timer     // nil: none was idle yet
+	armed   bool
+	retired bool
+}
+
+// guardAfter is how long a connection is idle before it is guarded. One that is used again at once is not worth a goroutine.
+const guardAfter = time.Second
+
+// connect implements engine.
+func (e *netHTTP) connect(address string) conns { return &instancePool{address: address} }
+
+// take returns the connection that was used last of those on which nothing has come since, nil if there is none. What has come is an
+// end, or the response to nothing (RFC 9112, section 9.2).
+func (p *instancePool) take() *instanceConn {
+	for {
+		p.mu.Lock()
+		last := len(p.idle) - 1
+		if last < 0 {
+			p.mu.Unlock()
+			return nil
+		}
+		c := p.idle[last]
+		p.idle[last] = nil
+		p.idle = p.idle[:last]
+		p.mu.Unlock()
+		c.dismiss()
+		if c.silent() {
+			return c
+		}
+		c.Close()
+	}
+}
+
+// A dialError is a connection that was not established.
+type dialError struct{ error }
+
+// Unwrap tells why.
+func (e dialError) Unwrap() error { return e.error }
+
+// dial establishes a connection. Its error is a dialError.
+func (p *instancePool) dial(ctx context.Context) (*instanceConn, error) {
+	dialer := net.Dialer{KeepAlive: dialKeepAlive}
+	conn, err := dialer.DialContext(ctx, "tcp", p.address)
+	if err != nil {
+		return nil, dialError{err}
+	}
+	c := &instanceConn{TCPConn: conn.(*net.TCPConn), pool: p}
+	if c.raw, err = c.SyscallConn(); err != nil {
+		c.Close()
+		return nil, dialError{err}
+	}
+	c.look = func(fd uintptr) {
+		_, _, err := unix.Recvfrom(int(fd), c.peek[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		c.heard = err != unix.EAGAIN
+	}
+	return c, nil
+}
+
+// put keeps a connection for another request.
+func (p *instancePool) put(c *instanceConn) {
+	c.used, c.since = true, time.Now()
+	p.mu.Lock()
+	keep := !p.retired && len(p.idle) < upstreamIdleLimit
+	if keep {
+		p.idle = append(p.idle, c)
+		if !p.armed {
+			p.armLocked()
+		}
+	}
+	p.mu.Unlock()
+	if !keep {
+		c.Close()
+	}
+}
+
+func (p *instancePool) armLocked() {
+	p.armed = true
+	if p.timer == nil {
+		p.timer = time.AfterFunc(guardAfter, p.watch)
+	} else {
+		p.timer.Reset(guardAfter)
+	}
+}
+
+// watch has the connections guarded that have been idle for some time.
+func (p *instancePool) watch() {
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.armed = false
+	if p.retired {
+		return
+	}
+	for i := len(p.idle) - 1; i >= 0 && p.idle[i].guard == nil; i-- { // those below have been idle for longer
+		if c := p.idle[i]; now.Sub(c.since) >= guardAfter/2 {
+			c.guard = make(chan struct{})
+			_ = c.SetReadDeadline(c.since.Add(upstreamIdleTimeout))
+			p.guards.Go(func() { p.guard(c) })
+		} else if !p.armed {
+			p.armLocked()
+		}
+	}
+}
+
+// guard closes c when something comes, or when it has been idle for too long; or ends when it is taken.
+func (p *instancePool) guard(c *instanceConn) {
+	defer close(c.guard)
+	_ = c.raw.Read(func(fd uintptr) bool {
+		c.look(fd)
+		return c.heard
+	})
+	p.mu.Lock()
+	at := slices.Index(p.idle, c)
+	if at >= 0 {
+		p.idle = slices.Delete(p.idle, at, at+1)
+	}
+	p.mu.Unlock()
+	if at >= 0 {
+		c.Close()
+	}
+}
+
+// CloseIdleConnections implements conns. None is kept from then on.
+func (p *instancePool) CloseIdleConnections() {
+	p.mu.Lock()
+	idle := p.idle
+	p.idle, p.retired = nil, true
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+	p.mu.Unlock()
+	for _, c := range idle {
+		c.Close()
+	}
+	p.guards.Wait()
+}
+
+// An instanceConn is a connection to an instance. It belongs to the exchange that has it; only interrupt and Write may be called
+// from other goroutines.
 type instanceConn struct {
-	net.Conn
-	written atomic.Int64
+	*net.TCPConn
+	pool     *instancePool
+	outgoing http1.Outgoing
+	used     bool      // it has carried a request before
+	since    time.Time // when it became idle
 
-	mu       sync.Mutex // guards the rest but sieve, which belongs to who reads
-	awaited  bool       // a response is, or the rest of one
-	toHead   bool       // the request is HEAD
-	base     int64      // what had been written before that
-	content  bool       // follows, as body says
-	raw      bool       // everything is handed on
-	spoilt   bool       // there was something that was not awaited
-	response http1.Response
-	body     http1.Body
-	sieve    sieve
+	written atomic.Int64 // of the request
+	heard   bool         // something of a response has come
+	room    []byte       // that is read into
+	rest    []byte       // of it, that was read and not yet understood
+	full    bool         // the last read filled it
+
+	raw  syscall.RawConn
+	look func(fd uintptr)
+	peek [1]byte
+
+	guard chan struct{} // closed when its guard has ended; nil: it has none
 }
 
-func newInstanceConn(conn net.Conn) *instanceConn {
-	c := &instanceConn{Conn: conn}
-	c.sieve.check = c.check
-	return c
+// silent reports whether nothing has come, not even an end.
+func (c *instanceConn) silent() bool { return c.raw.Control(c.look) == nil && !c.heard }
+
+// dismiss ends its guard.
+func (c *instanceConn) dismiss() {
+	if c.guard == nil {
+		return
+	}
+	_ = c.SetReadDeadline(time.Unix(1, 0))
+	<-c.guard
+	c.guard = nil
+	_ = c.SetReadDeadline(time.Time{})
 }
 
-var errUnsolicited = errors.New("the instance sent what was not awaited")
-
-// malformed is what net/http reads instead of a header section that was refused.
-const malformed = "\r\n"
-
-// expect says that a request is about to be written.
-func (c *instanceConn) expect(toHead bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.awaited, c.toHead, c.base = true, toHead, c.written.Load()
+// begin makes it ready for a request, and for reading the response into room.
+func (c *instanceConn) begin(m http1.Method, webSocket bool, room []byte) {
+	c.outgoing.Begin(m, webSocket)
+	c.written.Store(0)
+	c.heard, c.room, c.rest = false, room, nil
 }
 
 // Write implements net.Conn.
 func (c *instanceConn) Write(p []byte) (int, error) {
-	c.mu.Lock()
-	spoilt := c.spoilt
-	c.mu.Unlock()
-	if spoilt {
-		return 0, errUnsolicited // net/http chooses another connection, as nothing was written
-	}
 	// Counted before, so that who asks when the connection was closed knows of all that went out.
 	c.written.Add(int64(len(p)))
-	n, err := c.Conn.Write(p)
+	n, err := c.TCPConn.Write(p)
 	c.written.Add(int64(n - len(p)))
 	return n, err
 }
 
-// Read implements net.Conn.
-func (c *instanceConn) Read(p []byte) (int, error) {
-	if len(p) == 0 {
-		return 0, nil
-	}
-	s := &c.sieve
+// interrupt ends reads and writes for good.
+func (c *instanceConn) interrupt() { _ = c.SetDeadline(time.Unix(1, 0)) }
+
+// head reads the next header section. It is valid until more is read.
+func (c *instanceConn) head(limits *http1.Limits) ([]byte, error) {
 	for {
-		switch {
-		case s.ready > 0:
-			return s.hand(p), nil
-		case s.fault != nil:
-			return 0, s.fault
-		case s.more:
-			s.sift()
-			continue
-		}
-		n, err := c.Conn.Read(p)
-		switch {
-		case n > 0:
-			if n = s.take(p[:n]); n > 0 {
-				return n, nil
+		if len(c.rest) > 0 {
+			n, err := c.outgoing.Head(c.rest, limits)
+			if n > 0 || err != nil {
+				head := c.rest[:n]
+				c.rest = c.rest[n:]
+				return head, err
 			}
-		case len(s.held) > 0: // net/http finds out that it is not whole
-			s.ready, s.fault = len(s.held), err
-		default:
-			return 0, err
+		}
+		if err := c.more(); err != nil {
+			return nil, err
 		}
 	}
 }
 
-// check is the sieve's.
-func (c *instanceConn) check(p []byte) (from, to int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for to < len(p) && c.sieve.fault == nil {
-		switch {
-		case c.raw:
-			to = len(p)
-		case c.content:
-			_, n, done, err := c.body.Decode(p[to:])
-			to += n
-			c.content, c.awaited = !done, !done
-			if c.sieve.fault = err; err == nil && n == 0 {
-				return 0, to
-			}
-		case !c.awaited || c.written.Load() == c.base:
-			c.spoilt, c.sieve.fault = true, errUnsolicited
-		case to > 0: // another header section after an interim one
-			c.sieve.more = true
-			return 0, to
-		default:
-			limits := responseLimits()
-			n, err := c.response.Parse(p, &limits, c.toHead)
-			if err != nil {
-				c.sieve.instead, c.sieve.fault = malformed, err
-				return 0, 0
-			}
-			if to = n; n == 0 {
-				return 0, 0
-			}
-			c.follow(&limits)
-		}
+// more reads, after what is left.
+func (c *instanceConn) more() error {
+	left := len(c.rest)
+	if left == len(c.room) {
+		c.room = make([]byte, 2*left)
 	}
-	return 0, to
+	copy(c.room, c.rest)
+	n, err := c.TCPConn.Read(c.room[left:])
+	c.rest = c.room[:left+n]
+	c.heard, c.full = c.heard || n > 0, left+n == len(c.room)
+	if n > 0 {
+		return nil
+	}
+	return err
 }
 
-// follow begins what comes after the header section.
-func (c *instanceConn) follow(limits *http1.Limits) {
-	switch {
-	case c.response.Status == 101:
-		c.raw = true
-	case !c.response.Interim():
-		c.body.Begin(c.response.Framing, c.response.Length, limits)
-		c.content = !c.body.Done()
-		c.awaited = c.content
+// Read implements io.Reader, once the protocol has been switched.
+func (c *instanceConn) Read(p []byte) (int, error) {
+	if len(c.rest) > 0 {
+		n := copy(p, c.rest)
+		c.rest = c.rest[n:]
+		return n, nil
 	}
-	c.response.Reset()
+	return c.TCPConn.Read(p)
 }
-
-// CloseWrite ends the sending direction.
-func (c *instanceConn) CloseWrite() error { return c.Conn.(*net.TCPConn).CloseWrite() }

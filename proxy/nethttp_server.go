@@ -29,6 +29,7 @@ type netHTTPServer struct {
 	*listener
 	log        *slog.Logger
 	engine     *netHTTP
+	portText   string // that is bound
 	requests   tracker
 	handshakes sync.WaitGroup
 	carrying   sync.RWMutex          // held while a client goes to the carrier
@@ -50,7 +51,7 @@ type netHTTPServer struct {
 // newNetHTTPServer returns a server of l that does not accept yet.
 func newNetHTTPServer(log *slog.Logger, engine *netHTTP, l *listener) *netHTTPServer {
 	s := &netHTTPServer{
-		listener: l, log: log, engine: engine, accepted: make(chan struct{}), changed: make(chan struct{}),
+		listener: l, log: log, engine: engine, portText: l.port(), accepted: make(chan struct{}), changed: make(chan struct{}),
 		clients: map[*client]struct{}{},
 	}
 	return s

@@ -2,29 +2,32 @@ package proxy
 
 import (
 	"bytes"
-	"context"
 	"io"
 	"net/http"
-	"strings"
+
+	"mainstay/proxy/http1"
 )
 
-// switchesToWebSocket reports whether a 101 response is one to what the client asked for (RFC 6455, section 4.2.2).
-func switchesToWebSocket(r *http.Request, response *http.Response) bool {
-	return isWebSocket(r) && strings.EqualFold(response.Header.Get("Upgrade"), "websocket") &&
-		hasToken(response.Header["Connection"], "upgrade")
+// A tunnelEnds are the two ends of a tunnel, which fail together.
+type tunnelEnds struct{ client, instance io.Closer }
+
+func (t *tunnelEnds) interrupt() {
+	t.client.Close()
+	t.instance.Close()
 }
 
 // tunnel sends the 101 response on and then bytes both ways until both sides have ended, or one fails. Only now is
 // the client's connection taken from net/http: what the instance refuses is an ordinary response.
-func (x *exchange) tunnel(response *http.Response) {
-	instance, ok := response.Body.(io.ReadWriteCloser)
-	if !ok {
-		x.answer(reasonInternalFailure, "")
-		return
+func (x *exchange) tunnel(head []byte) {
+	instance := x.conn
+	b := http1.AppendStatusLine(nil, http.StatusSwitchingProtocols, http.StatusText(http.StatusSwitchingProtocols))
+	edits := &x.route.responseEdits
+	for _, f := range instance.outgoing.Response.Fields.Lines {
+		if name := f.Text.View(head); f.Name != http1.NameContentLength && passes(f.Name, name, f.Nominated) && !edits.overrides(name) {
+			b = http1.AppendField(b, name, f.Value.View(head))
+		}
 	}
-	removeHopByHop(response.Header)
-	x.route.responseEdits.apply(response.Header)
-	response.Header["Connection"], response.Header["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
+	b = append(edits.appendLines(b), "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"...)
 
 	client, buffered, err := x.control.Hijack()
 	if err != nil {
@@ -32,18 +35,12 @@ func (x *exchange) tunnel(response *http.Response) {
 		return
 	}
 	defer client.Close()
-	fail := func() {
-		client.Close()
-		instance.Close()
+	ends := &tunnelEnds{client, instance}
+	if !x.fate.hold(ends) || x.r.Context().Err() != nil {
+		ends.interrupt()
 	}
-	defer context.AfterFunc(x.ctx, fail)()
 	client.(interface{ tunnel() }).tunnel()
-
-	response.Body = nil
-	if err = response.Write(buffered); err == nil {
-		err = buffered.Flush()
-	}
-	if err != nil {
+	if _, err = client.Write(b); err != nil {
 		x.record.Reason = x.ended(reasonClientAbort)
 		return
 	}
@@ -51,10 +48,10 @@ func (x *exchange) tunnel(response *http.Response) {
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 	fromClient := io.MultiReader(bytes.NewReader(early), client)
 	sent := make(chan int64, 1)
-	go func() { sent <- x.pump(instance, fromClient, fail) }()
-	x.record.BytesOut = x.pump(client, instance, fail)
+	go func() { sent <- x.pump(instance, fromClient, ends.interrupt) }()
+	x.record.BytesOut = x.pump(client, instance, ends.interrupt)
 	x.record.BytesIn += <-sent
-	if why, ok := context.Cause(x.ctx).(reason); ok {
+	if why := x.cause(); why != reasonNone {
 		x.record.Reason = why
 	}
 }

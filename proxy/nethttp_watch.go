@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,7 +27,7 @@ type watch struct {
 	mu       sync.Mutex
 	timer    *time.Timer
 	attempt  uint64
-	giveUp   context.CancelCauseFunc // ends the attempt alone
+	giveUp   func(reason) // ends the attempt alone
 	stage    stage
 	limit    time.Duration // 0: none
 	expired  reason
@@ -43,7 +42,7 @@ func newWatch(end func(reason)) *watch { return &watch{end: end, start: time.Now
 func (w *watch) touch() { w.last.Store(int64(time.Since(w.start))) }
 
 // begin begins an attempt, without a limit. giveUp ends it and leaves the request to go on.
-func (w *watch) begin(attempt uint64, giveUp context.CancelCauseFunc) {
+func (w *watch) begin(attempt uint64, giveUp func(reason)) {
 	w.mu.Lock()
 	w.giveUp = giveUp
 	w.mu.Unlock()

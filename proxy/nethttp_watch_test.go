@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -11,9 +10,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/iotest"
 	"testing/synctest"
 	"time"
+
+	"mainstay/proxy/http1"
 )
 
 func TestWatch(t *testing.T) {
@@ -36,8 +36,8 @@ func TestWatch(t *testing.T) {
 				t.Fatalf("ended %q, want %q", ended, want)
 			}
 		}
-		var given []error
-		giveUp := func(err error) { given = append(given, err) }
+		var given []reason
+		giveUp := func(why reason) { given = append(given, why) }
 		w.begin(1, giveUp)
 		pass(time.Hour)
 		w.enter(1, stageSend, 10*time.Second, reasonTimeoutIdle)
@@ -50,7 +50,7 @@ func TestWatch(t *testing.T) {
 		w.abort(1, reasonDrained)
 		w.enter(1, stageStream, time.Second, reasonTimeoutIdle) // too late
 		w.abort(1, reasonDrained)
-		if !slices.Equal(given, []error{reasonDrained}) {
+		if !slices.Equal(given, []reason{reasonDrained}) {
 			t.Errorf("given up: %q", given)
 		}
 		w.begin(2, giveUp)
@@ -83,11 +83,12 @@ func TestRequestBody(t *testing.T) {
 			source: io.LimitReader(strings.NewReader(content), 1<<30),
 			before: func() { order = append(order, "before") },
 			after:  func(int) { order = append(order, "after") },
+			late:   func() bool { return false },
 			fields: func() fields { return fields{"X-A": {"1"}, "X-B": {"2"}} },
 		}
 	}
 	b := newBody(strings.Repeat("x", replayLimit))
-	first := b.attempt(nil)
+	first := b.attempt()
 	if n, err := io.ReadFull(first, make([]byte, 1000)); n != 1000 || err != nil {
 		t.Fatal(n, err)
 	}
@@ -95,21 +96,20 @@ func TestRequestBody(t *testing.T) {
 	if _, err := first.Read(make([]byte, 1)); !errors.Is(err, errBodyClosed) {
 		t.Errorf("read after close: %v", err)
 	}
-	trailer := fields{"X-A": nil}
 	for range 2 {
-		if all, err := io.ReadAll(b.attempt(trailer)); len(all) != replayLimit || err != nil {
+		if all, err := io.ReadAll(b.attempt()); len(all) != replayLimit || err != nil {
 			t.Errorf("%d bytes, %v", len(all), err)
 		}
 	}
-	if !b.replayable() || len(trailer) != 1 || trailer["X-A"][0] != "1" || b.read.Load() != replayLimit || len(order)%2 != 0 {
+	if trailer := b.trailer(); !b.replayable() || trailer["X-A"][0] != "1" || b.read.Load() != replayLimit || len(order)%2 != 0 {
 		t.Errorf("replayable %t, trailer %v, %d bytes read", b.replayable(), trailer, b.read.Load())
 	}
 
 	b = newBody(strings.Repeat("x", replayLimit+1))
-	if all, err := io.ReadAll(b.attempt(nil)); len(all) != replayLimit+1 || err != nil {
+	if all, err := io.ReadAll(b.attempt()); len(all) != replayLimit+1 || err != nil {
 		t.Errorf("%d bytes, %v", len(all), err)
 	}
-	if _, err := io.ReadAll(b.attempt(nil)); b.replayable() || !errors.Is(err, errBodySpent) {
+	if _, err := io.ReadAll(b.attempt()); b.replayable() || !errors.Is(err, errBodySpent) {
 		t.Errorf("replayable %t, second attempt %v", b.replayable(), err)
 	}
 
@@ -120,7 +120,7 @@ func TestRequestBody(t *testing.T) {
 	reading, done := make(chan struct{}), make(chan error)
 	b.before = func() { close(reading) }
 	go func() {
-		_, err := b.attempt(nil).Read(make([]byte, 1))
+		_, err := b.attempt().Read(make([]byte, 1))
 		done <- err
 	}()
 	<-reading
@@ -149,7 +149,7 @@ func TestRequestBody(t *testing.T) {
 		<-roused
 		<-woken // the deadline that rouse has set is replaced
 	}
-	if _, err := b.attempt(nil).Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) || b.failure() != nil {
+	if _, err := b.attempt().Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) || b.failure() != nil {
 		t.Errorf("read ended with %v, failure %v", err, b.failure())
 	}
 	<-stopped
@@ -173,21 +173,26 @@ func (k killer) Write(p []byte) (int, error) {
 // TestEndedWithLastByte ends a request when net/http has taken the last of the response and has not sent it yet: it does not count as
 // one that the client has.
 func TestEndedWithLastByte(t *testing.T) {
-	ctx, cancel := context.WithCancelCause(t.Context())
-	x := &exchange{netHTTP: &netHTTP{}, ctx: ctx, watch: newWatch(func(why reason) { cancel(why) })}
-	x.buffers.New = func() any { return new([copySize]byte) }
-	x.watch.enter(1, stageStream, 0, reasonNone)
-	x.w = killer{httptest.NewRecorder(), func() { x.abort(1, reasonDrained) }}
-	x.control = http.NewResponseController(x.w)
-	response := &http.Response{ContentLength: 2, Body: io.NopCloser(iotest.DataErrReader(strings.NewReader("hi")))}
-	if why := x.copyContent(response); why != reasonDrained {
+	open := func(w http.ResponseWriter, end func(*exchange, reason)) *exchange {
+		x := &exchange{netHTTP: &netHTTP{}, r: httptest.NewRequest("GET", "/", nil), w: w, control: http.NewResponseController(w), conn: &instanceConn{}}
+		x.watch = newWatch(func(why reason) { end(x, why) })
+		x.watch.enter(1, stageStream, 0, reasonNone)
+		head, limits := []byte("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"), responseLimits()
+		x.conn.outgoing.Begin(http1.MethodGet, false)
+		x.conn.outgoing.Sent()
+		if n, err := x.conn.outgoing.Head(head, &limits); n != len(head) || err != nil {
+			t.Fatal(n, err)
+		}
+		x.conn.rest = []byte("hi")
+		return x
+	}
+	var x *exchange
+	x = open(killer{httptest.NewRecorder(), func() { x.abort(1, reasonDrained) }}, func(x *exchange, why reason) { x.fate.end(why) })
+	if why := x.copyContent(); why != reasonDrained {
 		t.Errorf("it ended with %q", why)
 	}
-	x = &exchange{netHTTP: x.netHTTP, ctx: t.Context(), watch: newWatch(func(why reason) { t.Errorf("%q after the end", why) }), w: httptest.NewRecorder()}
-	x.control = http.NewResponseController(x.w)
-	x.watch.enter(1, stageStream, 0, reasonNone)
-	response.Body = io.NopCloser(strings.NewReader("hi"))
-	if why := x.copyContent(response); why != reasonNone {
+	x = open(httptest.NewRecorder(), func(_ *exchange, why reason) { t.Errorf("%q after the end", why) })
+	if why := x.copyContent(); why != reasonNone {
 		t.Errorf("it ended with %q", why)
 	}
 	x.abort(1, reasonDrained) // late

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"fmt"
 	"io"
 	"net/http/httptest"
 	"testing"
@@ -9,13 +8,11 @@ import (
 
 // An instance that was to be sent content which is no longer there did nothing wrong.
 func TestSpentContentBlamesNobody(t *testing.T) {
-	x := &exchange{r: httptest.NewRequest("PUT", "/", nil)}
-	for err, want := range map[error]verdict{
-		fmt.Errorf("send: %w", errBodySpent): verdictNone,
-		io.ErrUnexpectedEOF:                  verdictFailed,
-	} {
-		if got := x.failure(t.Context(), &tracer{x: x}, err).verdict(); got != want {
-			t.Errorf("%v: verdict %d, want %d", err, got, want)
+	for spent, want := range map[bool]verdict{true: verdictNone, false: verdictFailed} {
+		x := &exchange{r: httptest.NewRequest("PUT", "/", nil), sender: new(sender)}
+		x.sender.spent.Store(spent)
+		if got := x.failure(io.ErrUnexpectedEOF).verdict(); got != want {
+			t.Errorf("spent %t: verdict %d, want %d", spent, got, want)
 		}
 	}
 }
