@@ -276,11 +276,11 @@ func (r *Request) conclude(p []byte) (err *Error) {
 	if o.upgrade && r.Method == MethodGet && r.Minor > 0 && empty && r.Fields.Has(NameUpgrade) && !r.Fields.twice.has(NameUpgrade) {
 		r.WebSocket = EqualFold(r.Fields.Value(p, NameUpgrade), "websocket")
 	}
-	if r.Fields.Has(NameExpect) && r.Minor > 0 {
+	if r.Fields.Has(NameExpect) {
 		if r.Fields.twice.has(NameExpect) || !EqualFold(r.Fields.Value(p, NameExpect), "100-continue") {
 			return errExpect
 		}
-		r.Expect100 = !empty
+		r.Expect100 = !empty && r.Minor > 0
 	}
 	if r.Fields.Has(NameTE) {
 		r.Trailers = r.Fields.hasItem(p, NameTE, "trailers")

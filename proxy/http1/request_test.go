@@ -246,7 +246,7 @@ func TestRequest(t *testing.T) {
 		"Transfer-Encoding: chunked":                  "400 there is a Transfer-Encoding in HTTP/1.0",
 		"Connection: Keep-Alive":                      "none/0 keep",
 		"Connection: keep-alive\r\nConnection: close": "none/0",
-		"Expect: other":                               "none/0",
+		"Expect: other":                               "417 the expectation is unknown",
 		"Expect: 100-continue\r\nContent-Length: 1":   "length/1",
 	} {
 		tests["POST /x HTTP/1.0\r\n"+in+"\r\n\r\n"] = want
