@@ -113,10 +113,9 @@ func (r *framingRig) stage(s scene) string {
 	}
 	for _, x := range r.puppet.sights() {
 		m := x.message.plain(port, instance)
-		if len(valuesOf(m.fields, "trailer")) == 0 {
-			m.trailers = nil
-		}
-		if m.content == "" && len(m.trailers) == 0 {
+		m.trailers = nil
+		m.without("trailer")
+		if m.content == "" {
 			m.without("transfer-encoding")
 		}
 		if agents := valuesOf(m.fields, "user-agent"); len(agents) > 1 {
