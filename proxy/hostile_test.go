@@ -180,7 +180,6 @@ func TestClientLeavesAtOnce(t *testing.T) {
 
 // TestInstanceSpeaksFirst has an instance answer before it was asked, so early that it is seen together with the connection.
 func TestInstanceSpeaksFirst(t *testing.T) {
-	t.Setenv("PROXY_ENGINE", string(topology.EngineAuto)) // net/http's transport takes no answer to what it has not asked
 	r := newRig(t)
 	r.raw("web", "web/1", func(c net.Conn, br *bufio.Reader) {
 		io.WriteString(c, "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbusy")
