@@ -37,22 +37,6 @@ func endToEnd(n http1.Name, field string) bool {
 	return isIdentity(n, field)
 }
 
-// removeHopByHop removes the fields that do not pass.
-func removeHopByHop(h fields) {
-	for _, line := range h["Connection"] {
-		for option := range strings.SplitSeq(line, ",") {
-			if name := textproto.CanonicalMIMEHeaderKey(textproto.TrimString(option)); !passes(nameOf(name), name, true) {
-				delete(h, name)
-			}
-		}
-	}
-	for name := range h {
-		if !passes(nameOf(name), name, false) {
-			delete(h, name)
-		}
-	}
-}
-
 // connectionOptions returns what Connection says in a request to an instance: what else of it is for the next hop only. upgrade is that it has Upgrade, trailers
 // that it has TE (RFC 9110, sections 7.8 and 10.1.4).
 func connectionOptions(upgrade, trailers bool) string {

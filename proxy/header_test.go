@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"net/http"
+	"net/textproto"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -39,6 +41,22 @@ func TestKeepTrailer(t *testing.T) {
 	} {
 		if keepTrailer(name) != want {
 			t.Errorf("%s kept: %t", name, !want)
+		}
+	}
+}
+
+// removeHopByHop removes the fields that do not pass.
+func removeHopByHop(h fields) {
+	for _, line := range h["Connection"] {
+		for option := range strings.SplitSeq(line, ",") {
+			if name := textproto.CanonicalMIMEHeaderKey(textproto.TrimString(option)); !passes(nameOf(name), name, true) {
+				delete(h, name)
+			}
+		}
+	}
+	for name := range h {
+		if !passes(nameOf(name), name, false) {
+			delete(h, name)
 		}
 	}
 }

@@ -159,25 +159,6 @@ func (d *identity) appendElement(b []byte, proto string) []byte {
 	return b
 }
 
-// write puts the identity's fields into a header.
-func (d *identity) write(h fields) {
-	var have forwarding
-	for name, lines := range h {
-		n := nameOf(name)
-		for _, line := range lines {
-			have.note(d, n, line)
-		}
-		if d.replaces(n, name) {
-			delete(h, name)
-		}
-	}
-	own := string(d.appendFields(nil, &have, &edits{}))
-	for line := range strings.SplitSeq(strings.TrimSuffix(own, "\r\n"), "\r\n") {
-		name, value, _ := strings.Cut(line, ": ")
-		h[name] = []string{value}
-	}
-}
-
 // clientAddress returns whom the X-Forwarded-For lines of a trusted peer name: read from the right, the first that is
 // not a trusted proxy itself. Where the list ends, or becomes unreadable, that is the last one that was read.
 func clientAddress(lines []string, peer netip.Addr, trusts func(netip.Addr) bool) netip.Addr {

@@ -199,3 +199,22 @@ func BenchmarkIdentity(b *testing.B) {
 		d.appendFields(p[:0], &have, &e)
 	}
 }
+
+// write puts the identity's fields into a header.
+func (d *identity) write(h fields) {
+	var have forwarding
+	for name, lines := range h {
+		n := nameOf(name)
+		for _, line := range lines {
+			have.note(d, n, line)
+		}
+		if d.replaces(n, name) {
+			delete(h, name)
+		}
+	}
+	own := string(d.appendFields(nil, &have, &edits{}))
+	for line := range strings.SplitSeq(strings.TrimSuffix(own, "\r\n"), "\r\n") {
+		name, value, _ := strings.Cut(line, ": ")
+		h[name] = []string{value}
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -86,6 +87,10 @@ func (r *rig) rekeyer() *rekeyer {
 		r.t.Fatal(err)
 	}
 	if suite := c.tls.ConnectionState().CipherSuite; suite != tls.TLS_AES_128_GCM_SHA256 {
+		// Without instructions for AES crypto/tls chooses another, whose records this client cannot write.
+		if os.Getenv("CI") == "true" {
+			r.t.Fatalf("the server has chosen %s", tls.CipherSuiteName(suite))
+		}
 		r.t.Skipf("the server has chosen %s", tls.CipherSuiteName(suite))
 	}
 	for line := range strings.Lines(keys.String()) {
