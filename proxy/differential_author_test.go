@@ -12,6 +12,7 @@ type scene struct {
 	kind    string
 	client  []step
 	acts    []act
+	path    string // that its requests begin with
 	methods []string
 	split   variant
 	alone   bool   // no connection to the instance is there at first
@@ -57,6 +58,7 @@ func newScene(number int) scene {
 	default:
 		s = a.aborted()
 	}
+	s.path = fmt.Sprintf("/%d/", number)
 	s.split = variant{cut{at: a.IntN(120)}, cut{at: a.IntN(120)}}
 	if a.IntN(8) == 0 {
 		s.split.client.every = true

@@ -64,7 +64,7 @@ func (r *framingRig) stage(s scene) string {
 		defer r.single(s.pair)
 	}
 	client := newCaller(r.t, r.address())
-	r.puppet.play(slices.Clone(s.acts), s.split.instance, client.heard)
+	r.puppet.play(s.path, slices.Clone(s.acts), s.split.instance, client.heard)
 	client.do(s.client, s.split.client, r.puppet)
 	soon(5*time.Second, func() bool {
 		client.mu.Lock()

@@ -139,7 +139,8 @@ type puppet struct {
 
 	mu      sync.Mutex
 	conns   map[*net.TCPConn]struct{}
-	acts    []act // that are still to be done
+	acts    []act  // that are still to be done
+	path    string // what the acts are for; a request for another is of an earlier play, whose client has left
 	cut     cut
 	sent    int
 	heads   int
@@ -202,11 +203,11 @@ func (p *puppet) disconnect() {
 	}
 }
 
-// play tells what is to be done from now on. heard reports whether a text has come at the client.
-func (p *puppet) play(acts []act, k cut, heard func([]byte) bool) {
+// play tells what is to be done from now on for requests whose line has path. heard reports whether a text has come at the client.
+func (p *puppet) play(path string, acts []act, k cut, heard func([]byte) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.acts, p.cut, p.sent, p.heads, p.seen, p.heard = acts, k, 0, 0, nil, heard
+	p.path, p.acts, p.cut, p.sent, p.heads, p.seen, p.heard = path, acts, k, 0, 0, nil, heard
 }
 
 // done reports whether n requests have ended and no act runs.
@@ -316,9 +317,12 @@ func readMore(c net.Conn, in *[]byte) error {
 func (p *puppet) begin(head message) act {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.heads++
 	p.running++
-	if len(p.acts) == 0 || strings.Contains(head.line, " /probe ") {
+	ours := strings.Contains(head.line, p.path)
+	if ours {
+		p.heads++
+	}
+	if !ours || len(p.acts) == 0 || strings.Contains(head.line, " /probe ") {
 		text := "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 		if strings.HasPrefix(head.line, "HEAD ") {
 			text = strings.TrimSuffix(text, "ok")
@@ -333,7 +337,9 @@ func (p *puppet) begin(head message) act {
 func (p *puppet) see(s sight) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.seen = append(p.seen, s)
+	if s.cut || strings.Contains(s.line, p.path) {
+		p.seen = append(p.seen, s)
+	}
 }
 
 func (p *puppet) finish() {

@@ -212,7 +212,7 @@ func (r *framingRig) run(c framingCase, v variant) string {
 		client.Close()
 		<-client.done
 	}()
-	r.puppet.play(slices.Clone(c.acts), v.instance, client.heard)
+	r.puppet.play("", slices.Clone(c.acts), v.instance, client.heard)
 	client.do(c.client, v.client, r.puppet)
 
 	methods := c.methods
