@@ -1,5 +1,8 @@
 """stalled.py PUBLISHERS SUBSCRIBERS MESSAGES SIZE: a subscriber that does not read, beside one that does.
 
+The publisher is never more than AHEAD messages ahead of the healthy one, so that its queue
+never overflows however slow the machine is.
+
 Once all is published and the healthy one has everything it says so and waits for a line on the
 standard input; then the stalled one reads what is left for it, and its end waits for another line.
 """
@@ -8,6 +11,8 @@ import sys
 import threading
 
 from peers import END, join, pub, receive, say, sub
+
+AHEAD = 500
 
 messages, size = int(sys.argv[3]), int(sys.argv[4])
 publisher = pub(sys.argv[1])
@@ -18,9 +23,20 @@ while stalled.poll(200):  # the rest of what join sent
     stalled.recv()
 
 got = []
-thread = threading.Thread(target=lambda: got.extend(m[0][:9] for m in receive(healthy)))
+room = threading.Semaphore(AHEAD)
+
+
+def read():
+    for message in receive(healthy):
+        got.append(message[0][:9])
+        room.release()
+
+
+thread = threading.Thread(target=read)
 thread.start()
 for n in range(messages):
+    if not room.acquire(timeout=10):  # too many are lost: what has arrived shows it
+        break
     publisher.send(b"m%08d" % n + b"x" * (size - 9))
 publisher.send(END)
 thread.join()
