@@ -25,32 +25,41 @@ func TestDifferential(t *testing.T) {
 	}
 	const batch = 250 // before the access log turns over
 	for from := 0; from < count; from += batch {
-		loop, netHTTP := newFramingRig(t, topology.EngineAuto), newFramingRig(t, topology.EngineNetHTTP)
-		different := 0
-		for i := from; i < min(from+batch, count); i++ {
-			s := newScene(i)
-			a, b := loop.stage(s), netHTTP.stage(s)
-			if a != b {
-				t.Errorf("exchange %d, %s\nclient %s\ninstance %s\nloop:\n%s\nnet_http:\n%s", i, s.kind, showSteps(s.client), showActs(s.acts), a, b)
-				if different++; different > 5 {
-					t.FailNow()
-				}
+		to := min(from+batch, count)
+		t.Run(fmt.Sprintf("%d_to_%d", from, to-1), func(t *testing.T) {
+			t.Parallel()
+			differ(t, from, to)
+		})
+	}
+}
+
+// differ plays the exchanges from up to to.
+func differ(t *testing.T, from, to int) {
+	loop, netHTTP := newFramingRig(t, topology.EngineAuto), newFramingRig(t, topology.EngineNetHTTP)
+	different := 0
+	for i := from; i < to; i++ {
+		s := newScene(i)
+		a, b := loop.stage(s), netHTTP.stage(s)
+		if a != b {
+			t.Errorf("exchange %d, %s\nclient %s\ninstance %s\nloop:\n%s\nnet_http:\n%s", i, s.kind, showSteps(s.client), showActs(s.acts), a, b)
+			if different++; different > 5 {
+				t.FailNow()
 			}
 		}
-		a, b := settled(loop, netHTTP)
-		for key, line := range a {
-			if b[key] != line {
-				t.Errorf("%s: loop logged %s, net_http %s", key, line, b[key])
-			}
+	}
+	a, b := settled(loop, netHTTP)
+	for key, line := range a {
+		if b[key] != line {
+			t.Errorf("%s: loop logged %s, net_http %s", key, line, b[key])
 		}
-		for key, line := range b {
-			if _, ok := a[key]; !ok {
-				t.Errorf("%s: loop logged nothing, net_http %s", key, line)
-			}
+	}
+	for key, line := range b {
+		if _, ok := a[key]; !ok {
+			t.Errorf("%s: loop logged nothing, net_http %s", key, line)
 		}
-		if d := cmp.Diff(loop.counted(), netHTTP.counted()); d != "" {
-			t.Errorf("counters (-loop +net_http):\n%s", d)
-		}
+	}
+	if d := cmp.Diff(loop.counted(), netHTTP.counted()); d != "" {
+		t.Errorf("counters (-loop +net_http):\n%s", d)
 	}
 }
 
