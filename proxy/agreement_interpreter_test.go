@@ -444,6 +444,12 @@ func narrow(interpreter string, s sighting) string {
 		if strings.IndexFunc(s.means.target, func(r rune) bool { return r >= 0x80 }) >= 0 {
 			return "takes targets of ASCII only"
 		}
+		for line := range strings.Lines(head) {
+			// Its HTX keeps the length of a name in eight bits (include/haproxy/htx-t.h).
+			if name, _, ok := strings.Cut(line, ":"); ok && len(name) > 255 {
+				return "takes field names of at most 255 bytes"
+			}
+		}
 	}
 	return ""
 }
