@@ -521,6 +521,10 @@ func (p *simulated) signal(sig syscall.Signal) {
 	p.sim.mu.Unlock()
 	if sig == syscall.SIGKILL {
 		p.end(exit{signal: sig})
+	} else if p.stopTime == 0 && !p.ignoreTerm {
+		// A timer that is due at once may crash the race detector when another one of the bubble is: the runtime
+		// runs both where they are set, with one context of the detector's (runtime/time.go, unlockAndRun).
+		go p.end(exit{signal: sig})
 	} else if !p.ignoreTerm {
 		time.AfterFunc(p.stopTime, func() { p.end(exit{signal: sig}) })
 	}
