@@ -261,6 +261,7 @@ type sighting struct {
 	raw    []byte
 	means  meaning
 	client string // whom Mainstay names as the client
+	widest int    // bytes of the longest field name, trailers included
 }
 
 // see reads one request from a connection, by the letter of RFC 9112 with none of what a recipient may put up with: what a proxy itself
@@ -307,6 +308,7 @@ func see(r *bufio.Reader, reply func(string)) (s sighting, err error) {
 		if !ok || !isToken(name) {
 			fault = fmt.Errorf("forwarded the field %q", field)
 		}
+		s.widest = max(s.widest, len(name))
 		name = strings.ReplaceAll(strings.ToLower(name), "_", "-") // as many who are told it by environment variables see it
 		_, twice := once[name]
 		switch name {
@@ -381,6 +383,7 @@ func (s *sighting) seeChunks(line func() (string, error), take func(int64) ([]by
 		if !ok || !isToken(name) {
 			return fmt.Errorf("forwarded the trailer field %q", field)
 		}
+		s.widest = max(s.widest, len(name))
 	}
 }
 
@@ -444,11 +447,8 @@ func narrow(interpreter string, s sighting) string {
 		if strings.IndexFunc(s.means.target, func(r rune) bool { return r >= 0x80 }) >= 0 {
 			return "takes targets of ASCII only"
 		}
-		for line := range strings.Lines(head) {
-			// Its HTX keeps the length of a name in eight bits (include/haproxy/htx-t.h).
-			if name, _, ok := strings.Cut(line, ":"); ok && len(name) > 255 {
-				return "takes field names of at most 255 bytes"
-			}
+		if s.widest > 255 { // its HTX keeps the length in eight bits (include/haproxy/htx-t.h)
+			return "takes field names of at most 255 bytes"
 		}
 	}
 	return ""
