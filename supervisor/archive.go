@@ -174,6 +174,7 @@ func (j *journal) outputLocked(replica int) *output {
 	for f := range j.archive.followers {
 		if f.wants(j.service, replica) {
 			o.followers[f] = 0
+			f.outputs[o.instance] = o
 		}
 	}
 	j.outputs[replica] = o
@@ -242,17 +243,19 @@ func (j *journal) close() {
 	}
 }
 
-// enter returns the outputs that f wants and, if they are to be followed, makes it a follower of those that will be.
+// enter returns the outputs that f wants, those that it has from before among them although they may be closed, and, if they are to be
+// followed, makes it a follower of those that will be.
 func (a *archive) enter(f *follower, follow bool) ([]*output, error) {
 	a.mu.Lock()
 	var journals []*journal
 	for _, name := range f.servicesLocked(a) {
-		j := a.journals[name]
-		if j == nil {
+		switch j := a.journals[name]; {
+		case j != nil:
+			journals = append(journals, j)
+		case !f.knows(name):
 			a.mu.Unlock()
 			return nil, fmt.Errorf("read logs: there is no service %q", name)
 		}
-		journals = append(journals, j)
 	}
 	a.mu.Unlock()
 	kept := map[*journal][]int{}
@@ -262,17 +265,17 @@ func (a *archive) enter(f *follower, follow bool) ([]*output, error) {
 
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	var outputs []*output
 	for _, j := range journals {
 		for _, replica := range kept[j] {
 			j.outputLocked(replica)
 		}
 		for replica, o := range j.outputs {
 			if f.wants(j.service, replica) {
-				outputs = append(outputs, o)
+				f.outputs[o.instance] = o
 			}
 		}
 	}
+	outputs := slices.Collect(maps.Values(f.outputs))
 	for _, source := range f.of {
 		if source.Replica != 0 && !slices.ContainsFunc(outputs, func(o *output) bool { return o.instance == source.String() }) {
 			return nil, fmt.Errorf("read logs: there is no instance %s", source)
@@ -293,12 +296,7 @@ func (a *archive) enter(f *follower, follow bool) ([]*output, error) {
 func (a *archive) leave(f *follower) {
 	a.mu.Lock()
 	delete(a.followers, f)
-	var outputs []*output
-	for _, j := range a.journals {
-		for _, o := range j.outputs {
-			outputs = append(outputs, o)
-		}
-	}
+	outputs := slices.Collect(maps.Values(f.outputs))
 	a.mu.Unlock()
 	for _, o := range outputs {
 		o.mu.Lock()

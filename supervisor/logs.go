@@ -83,6 +83,8 @@ type follower struct {
 	// behind has room for one: a line that the disk has did not go to lines, which were too many.
 	behind chan struct{}
 
+	outputs map[string]*output // by instance, that it follows, closed ones too; guarded by the archive's mutex
+
 	// Of who reads.
 	seen map[string]time.Time // by instance, the last line that it has or will have
 }
@@ -108,6 +110,16 @@ func (f *follower) wants(service string, replica int) bool {
 	})
 }
 
+// knows reports whether f follows something of the service.
+func (f *follower) knows(service string) bool {
+	for _, o := range f.outputs {
+		if o.journal.service == service {
+			return true
+		}
+	}
+	return false
+}
+
 // servicesLocked returns the names of those whose lines f gets, of which there may be none any more.
 func (f *follower) servicesLocked(a *archive) []string {
 	if len(f.of) == 0 {
@@ -128,8 +140,9 @@ func (f *follower) hopesLocked(a *archive) bool {
 }
 
 func (a *archive) read(ctx context.Context, q LogQuery, emit func(LogLine) error) error {
+	outputs := map[string]*output{}
 	for {
-		behind, err := a.readOnce(ctx, &q, emit)
+		behind, err := a.readOnce(ctx, &q, outputs, emit)
 		if !behind || err != nil {
 			return err
 		}
@@ -137,54 +150,62 @@ func (a *archive) read(ctx context.Context, q LogQuery, emit func(LogLine) error
 }
 
 // readOnce is read until there is no more, or until lines have come faster than they are read here. Then it is behind: what
-// was missed is on the disk, and q asks for what comes next.
-func (a *archive) readOnce(ctx context.Context, q *LogQuery, emit func(LogLine) error) (behind bool, err error) {
-	f := &follower{of: q.Of, over: make(chan struct{}), behind: make(chan struct{}, 1), seen: map[string]time.Time{}}
+// was missed is on the disk, q asks for what comes next, and outputs are those that were followed, of which some may be closed.
+func (a *archive) readOnce(ctx context.Context, q *LogQuery, outputs map[string]*output, emit func(LogLine) error) (behind bool, err error) {
+	f := &follower{of: q.Of, over: make(chan struct{}), behind: make(chan struct{}, 1), outputs: outputs, seen: map[string]time.Time{}}
 	if q.Follow {
 		f.lines = make(chan followed, followerLines)
 	}
 	begun := time.Now()
-	outputs, err := a.enter(f, q.Follow)
+	all, err := a.enter(f, q.Follow)
 	defer a.leave(f)
 	if err != nil {
 		return false, err
 	}
-	if err := history(ctx, outputs, f, *q, emit); err != nil || !q.Follow {
+	if err := history(ctx, all, f, *q, emit); err != nil || !q.Follow {
 		return false, err
 	}
+	if behind, err = f.follow(ctx, q, emit); behind {
+		q.After, q.otherwise = f.seen, begun.Add(-1)
+	}
+	return behind, err
+}
+
+// follow emits lines as they come until there will be no more or f is behind. Then it reports so, and q no longer follows if its time is over.
+func (f *follower) follow(ctx context.Context, q *LogQuery, emit func(LogLine) error) (behind bool, err error) {
 	var until <-chan time.Time
 	if !q.Until.IsZero() {
 		t := time.NewTimer(time.Until(q.Until))
 		defer t.Stop()
 		until = t.C
 	}
-	for {
+	over := f.over
+	rest := -1 // lines until the end; negative: it has not come
+	for rest != 0 {
 		select {
 		case l := <-f.lines:
 			if l.missed > 0 && l.kept {
-				q.After, q.otherwise = f.seen, begun.Add(-1)
 				return true, nil
 			}
 			f.seen[l.Instance] = l.Time
 			if err := l.tell(*q, emit); err != nil {
 				return false, err
 			}
-			continue
+			if rest > 0 {
+				rest--
+			}
 		case <-f.behind:
-			q.After, q.otherwise = f.seen, begun.Add(-1)
 			return true, nil
-		case <-f.over:
+		case <-over:
+			rest, over, until = len(f.lines), nil, nil
 		case <-until:
+			q.Follow = false
+			rest, over, until = len(f.lines), nil, nil
 		case <-ctx.Done():
 			return false, nil
 		}
-		for len(f.lines) > 0 { // those are from before the end
-			if err := (<-f.lines).tell(*q, emit); err != nil {
-				return false, err
-			}
-		}
-		return false, nil
 	}
+	return len(f.behind) > 0, nil
 }
 
 // tell emits the line if q selects it, and before it that others were missed.

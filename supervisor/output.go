@@ -255,9 +255,9 @@ func (o *output) join(ctx context.Context, f *follower, q LogQuery) (*past, erro
 		n = -1 // of those that are selected, which are not known yet
 	}
 	switch {
-	case o.closed:
+	case o.closed && o.file == nil:
 		return newPast(o.instance, nil, nil), nil
-	case o.path == "" || o.lost || o.open() != nil: // memory is better than nothing
+	case o.path == "" || o.lost || !o.closed && o.open() != nil: // memory is better than nothing
 		if n >= 0 {
 			recent = recent[max(0, len(recent)-n):]
 		}

@@ -227,10 +227,66 @@ func TestFollowHasNoGapAndNoDouble(t *testing.T) {
 		})
 	}
 	writers.Wait()
-	readers.Wait() // who is behind reads from the disk, which a journal that is closed has no more
-	j.close()
+	j.close() // who is behind reads on from the disk
+	readers.Wait()
 	if n := testutil.ToFloat64(dropped); n != 0 {
 		t.Errorf("%g lines were dropped before a healthy disk", n)
+	}
+}
+
+// Who is behind when the service is removed gets what it has yet to read, whether it follows that service or all of them, and whether or not
+// there is another of the name by then.
+func TestFollowIsBehindWhenTheServiceIsRemoved(t *testing.T) {
+	for name, of := range map[string][]LogSource{"all": nil, "one": {{Service: "web"}}, "instance": {{Service: "web", Replica: 1}}} {
+		for _, again := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, again %t", name, again), func(t *testing.T) {
+				const total = 3 * followerLines
+				dir := t.TempDir()
+				j, dropped := newTestJournal(t, dir)
+				j.output(1).add("stdout", []byte("0"), false)
+				begun, removed := make(chan struct{}), make(chan struct{})
+				want, last := 0, total
+				if again {
+					last++
+				}
+				ctx, enough := context.WithCancel(t.Context())
+				defer enough()
+				var reader sync.WaitGroup
+				reader.Go(func() {
+					err := j.archive.read(ctx, LogQuery{Of: of, Tail: -1, Follow: true}, func(l LogLine) error {
+						if l.Text != strconv.Itoa(want) {
+							return fmt.Errorf("line %q, want %d", l.Text, want)
+						}
+						if want++; want == 1 {
+							close(begun)
+							<-removed
+						}
+						if want == last && again {
+							enough() // nothing else ends it
+						}
+						return nil
+					})
+					if err != nil || want != last {
+						t.Errorf("after line %d of %d: %v", want, last, err)
+					}
+				})
+				<-begun
+				for i := 1; i < total; i++ {
+					j.output(1).add("stdout", []byte(strconv.Itoa(i)), false)
+				}
+				j.close()
+				if again {
+					next := j.archive.open("web", topology.Output{}, dir, j.log, j.dropped)
+					defer next.close()
+					next.output(1).add("stdout", []byte(strconv.Itoa(total)), false)
+				}
+				close(removed)
+				reader.Wait()
+				if n := testutil.ToFloat64(dropped); n != 0 {
+					t.Errorf("%g lines were dropped before a healthy disk", n)
+				}
+			})
+		}
 	}
 }
 
