@@ -199,7 +199,7 @@ func (p *puppet) disconnect() {
 	}
 	p.mu.Unlock()
 	for _, o := range ends {
-		o.closed(5 * time.Second)
+		o.closed(30 * time.Second)
 	}
 }
 
@@ -369,7 +369,7 @@ func (p *puppet) perform(c *net.TCPConn, o *outlook, a act, in *[]byte) bool {
 			p.mu.Lock()
 			heard := p.heard
 			p.mu.Unlock()
-			if !soon(5*time.Second, func() bool { return heard(s.text) }) {
+			if !soon(30*time.Second, func() bool { return heard(s.text) }) {
 				p.t.Errorf("the client was not sent %q", s.text)
 			}
 		case "read":
@@ -380,18 +380,18 @@ func (p *puppet) perform(c *net.TCPConn, o *outlook, a act, in *[]byte) bool {
 				}
 			}
 		case "left":
-			o.closed(5 * time.Second)
+			o.closed(30 * time.Second)
 			return false
 		case "close":
 			o.taken()
 			c.Close()
-			o.closed(5 * time.Second)
+			o.closed(30 * time.Second)
 			return false
 		case "reset":
 			o.taken()
 			_ = c.SetLinger(0)
 			c.Close()
-			o.closed(5 * time.Second)
+			o.closed(30 * time.Second)
 			return false
 		}
 	}
@@ -491,13 +491,13 @@ func (c *caller) do(steps []step, k cut, p *puppet) {
 			_ = k.send(c.TCPConn, c.outlook, sent, s.text) // the proxy may have enough
 			sent += len(s.text)
 		case "wait":
-			if !soon(5*time.Second, func() bool { return c.heard(s.text) }) {
+			if !soon(30*time.Second, func() bool { return c.heard(s.text) }) {
 				p.t.Errorf("the client was not sent %q", s.text)
 			}
 		case "head":
-			soon(5*time.Second, func() bool { return p.headed(1) })
+			soon(30*time.Second, func() bool { return p.headed(1) })
 		case "seen":
-			soon(5*time.Second, func() bool { return len(p.sights()) > 0 })
+			soon(30*time.Second, func() bool { return len(p.sights()) > 0 })
 		case "patience": // for a response; only what waits for more gets none
 			soon(300*time.Millisecond, func() bool {
 				c.mu.Lock()

@@ -33,7 +33,7 @@ const framingWorkers = 16
 
 // framingLimits are those of the cases.
 var framingLimits = topology.ClientLimits{
-	HeaderTimeout: 10 * time.Second, BodyTimeout: 60 * time.Second, SendTimeout: 60 * time.Second, IdleTimeout: 75 * time.Second,
+	HeaderTimeout: 60 * time.Second, BodyTimeout: 60 * time.Second, SendTimeout: 60 * time.Second, IdleTimeout: 75 * time.Second,
 	HeaderSize: 32 << 10, HeaderFields: 100,
 }
 
@@ -236,14 +236,14 @@ func (r *framingRig) run(c framingCase, v variant) string {
 		}
 		return ended || err != nil || n >= final && (c.state == "open" || c.state == "any")
 	}
-	if !soon(10*time.Second, complete) {
+	if !soon(time.Minute, complete) {
 		return fmt.Sprintf("the client waits, having got %q", client.got)
 	}
-	if !soon(5*time.Second, func() bool { return r.puppet.done(len(c.sees)) }) {
+	if !soon(30*time.Second, func() bool { return r.puppet.done(len(c.sees)) }) {
 		return fmt.Sprintf("the instance saw %v, the client got %q", r.puppet.sights(), client.got)
 	}
 	sights := r.puppet.sights()
-	if c.link == "dropped" && len(sights) > 0 && !sights[len(sights)-1].link.closed(5*time.Second) {
+	if c.link == "dropped" && len(sights) > 0 && !sights[len(sights)-1].link.closed(30*time.Second) {
 		return "the connection to the instance was kept"
 	}
 	if c.state == "open" && !ended && err == nil {
@@ -251,7 +251,7 @@ func (r *framingRig) run(c framingCase, v variant) string {
 		if _, err := client.Write([]byte(probe)); err != nil {
 			return err.Error()
 		}
-		soon(10*time.Second, func() bool {
+		soon(time.Minute, func() bool {
 			list, rest, ended, reset, err = client.responses(methods)
 			return ended || err != nil
 		})

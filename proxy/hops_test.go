@@ -42,49 +42,47 @@ func TestCountHop(t *testing.T) {
 
 // TestMaxForwards holds that a client that asks the proxy with OPTIONS gets its answer, and an instance behind it one hop less.
 func TestMaxForwards(t *testing.T) {
-	onBothEngines(t, topology.ClientLimits{}, func(t *testing.T, r *rig) {
-		r.drop("web", "web/1")
-		r.instance("web", "web/2", func(w http.ResponseWriter, req *http.Request) {
-			io.WriteString(w, strings.Join(req.Header["Max-Forwards"], "|"))
-		})
-		for _, c := range []struct{ method, hops, status, content string }{
-			{"OPTIONS", "0", "200 OK", ""},
-			{"OPTIONS", "1", "200 OK", "0"},
-			{"OPTIONS", "99", "200 OK", "98"},
-			{"OPTIONS", "many", "400 Bad Request", ""},
-			{"GET", "0", "200 OK", "0"},
-			{"GET", "many", "200 OK", "many"},
-		} {
-			res, content := r.do(c.method, "/", nil, "Max-Forwards", c.hops)
-			if res.Status != c.status || res.StatusCode == 200 && content != c.content {
-				t.Errorf("%s with %s: %s, %q", c.method, c.hops, res.Status, content)
-			}
-			if here := res.Header.Get("Allow"); (here != "") != (c.method == "OPTIONS" && c.hops == "0") {
-				t.Errorf("%s with %s: Allow is %q", c.method, c.hops, here)
-			}
-		}
-		if first := r.log(6)[0]; first.Reason != reasonLastHop || first.Status != 200 || first.Attempts != 0 {
-			t.Errorf("the log has %+v", first)
-		}
+	r := newLimitedRig(t, topology.ClientLimits{})
+	r.drop("web", "web/1")
+	r.instance("web", "web/2", func(w http.ResponseWriter, req *http.Request) {
+		io.WriteString(w, strings.Join(req.Header["Max-Forwards"], "|"))
 	})
+	for _, c := range []struct{ method, hops, status, content string }{
+		{"OPTIONS", "0", "200 OK", ""},
+		{"OPTIONS", "1", "200 OK", "0"},
+		{"OPTIONS", "99", "200 OK", "98"},
+		{"OPTIONS", "many", "400 Bad Request", ""},
+		{"GET", "0", "200 OK", "0"},
+		{"GET", "many", "200 OK", "many"},
+	} {
+		res, content := r.do(c.method, "/", nil, "Max-Forwards", c.hops)
+		if res.Status != c.status || res.StatusCode == 200 && content != c.content {
+			t.Errorf("%s with %s: %s, %q", c.method, c.hops, res.Status, content)
+		}
+		if here := res.Header.Get("Allow"); (here != "") != (c.method == "OPTIONS" && c.hops == "0") {
+			t.Errorf("%s with %s: Allow is %q", c.method, c.hops, here)
+		}
+	}
+	if first := r.log(6)[0]; first.Reason != reasonLastHop || first.Status != 200 || first.Attempts != 0 {
+		t.Errorf("the log has %+v", first)
+	}
 }
 
 // TestTE holds that an instance that is told of trailers is told that this is for the next hop only (RFC 9110, section 10.1.4).
 func TestTE(t *testing.T) {
-	onBothEngines(t, topology.ClientLimits{}, func(t *testing.T, r *rig) {
-		r.drop("web", "web/1")
-		r.instance("web", "web/2", func(w http.ResponseWriter, req *http.Request) {
-			io.WriteString(w, req.Header.Get("TE")+"/"+req.Header.Get("Connection"))
-		})
-		if _, got := r.do("GET", "/", nil, "TE", "trailers, deflate", "Connection", "TE"); got != "trailers/TE" {
-			t.Errorf("the instance got %q", got)
-		}
-		route := route0("web")
-		route.RequestHeaders.Remove = []string{"TE"}
-		r.topology.Proxy.Routes = []topology.Route{route}
-		r.apply()
-		if _, got := r.do("GET", "/", nil, "TE", "trailers", "Connection", "TE"); got != "/" {
-			t.Errorf("where TE is removed the instance got %q", got)
-		}
+	r := newLimitedRig(t, topology.ClientLimits{})
+	r.drop("web", "web/1")
+	r.instance("web", "web/2", func(w http.ResponseWriter, req *http.Request) {
+		io.WriteString(w, req.Header.Get("TE")+"/"+req.Header.Get("Connection"))
 	})
+	if _, got := r.do("GET", "/", nil, "TE", "trailers, deflate", "Connection", "TE"); got != "trailers/TE" {
+		t.Errorf("the instance got %q", got)
+	}
+	route := route0("web")
+	route.RequestHeaders.Remove = []string{"TE"}
+	r.topology.Proxy.Routes = []topology.Route{route}
+	r.apply()
+	if _, got := r.do("GET", "/", nil, "TE", "trailers", "Connection", "TE"); got != "/" {
+		t.Errorf("where TE is removed the instance got %q", got)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -110,9 +111,9 @@ func (p *peer) free(now time.Time, single bool, v verdict, panicked bool) {
 // TestPoolPicksAsNginx compares every pick of random schedules (arrivals, retries, ends with each verdict, passing
 // time) with the literal least_conn.
 func TestPoolPicksAsNginx(t *testing.T) {
-	schedules := 4000
-	if testing.Short() {
-		schedules = 400
+	schedules := 1000
+	if os.Getenv("MAINSTAY_SOAK") != "" {
+		schedules = 20_000
 	}
 	for seed := range schedules {
 		compareSchedule(t, rand.New(rand.NewPCG(uint64(seed), 7)))

@@ -109,48 +109,47 @@ func TestTurnedAway(t *testing.T) {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
 		t.Fatal(err)
 	}
-	onBothEngines(t, topology.ClientLimits{}, func(t *testing.T, r *rig) {
-		const limit = 400
-		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: limit, Max: before.Max}); err != nil {
+	r := newLimitedRig(t, topology.ClientLimits{})
+	const limit = 400
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: limit, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+			t.Error(err)
+		}
+	}()
+	var files []*os.File
+	release := func() {
+		for _, f := range files {
+			f.Close()
+		}
+		files = nil
+	}
+	defer release()
+	for {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() {
-			if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
-				t.Error(err)
-			}
-		}()
-		var files []*os.File
-		release := func() {
-			for _, f := range files {
-				f.Close()
-			}
-			files = nil
+		if files = append(files, f); scarce(int(f.Fd())) {
+			break
 		}
-		defer release()
-		for {
-			f, err := os.Open(os.DevNull)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if files = append(files, f); scarce(int(f.Fd())) {
-				break
-			}
+	}
+	for n := 1; n <= 3; n++ {
+		c, _ := r.dial()
+		if got := ended(t, c); got != "" {
+			t.Errorf("got %q", got)
 		}
-		for n := 1; n <= 3; n++ {
-			c, _ := r.dial()
-			if got := ended(t, c); got != "" {
-				t.Errorf("got %q", got)
-			}
-			if counted := metric(t, r.reg, "proxy_shed_connections_total", "how", "turned_away"); counted != float64(n) {
-				t.Errorf("%v were counted of %d", counted, n)
-			}
+		if counted := metric(t, r.reg, "proxy_shed_connections_total", "how", "turned_away"); counted != float64(n) {
+			t.Errorf("%v were counted of %d", counted, n)
 		}
-		if n := r.listener("http").Connections; n != 0 {
-			t.Errorf("%d connections are left", n)
-		}
-		release()
-		if res, _ := r.do("GET", "/", nil); res.StatusCode != 200 {
-			t.Error(res.Status)
-		}
-	})
+	}
+	if n := r.listener("http").Connections; n != 0 {
+		t.Errorf("%d connections are left", n)
+	}
+	release()
+	if res, _ := r.do("GET", "/", nil); res.StatusCode != 200 {
+		t.Error(res.Status)
+	}
 }

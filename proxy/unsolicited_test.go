@@ -176,36 +176,35 @@ func TestDrippedHead(t *testing.T) {
 // TestUnsolicitedLater holds that what an instance sends while its connection is idle is no response, and that the connection is
 // not used again.
 func TestUnsolicitedLater(t *testing.T) {
-	onBothEngines(t, topology.ClientLimits{}, func(t *testing.T, r *rig) {
-		r.drop("web", "web/1")
-		poison, ended, count := make(chan struct{}), make(chan struct{}), new(atomic.Int32)
-		r.raw("web", "web/2", func(c net.Conn, br *bufio.Reader) {
-			first := count.Add(1) == 1
-			for {
-				if _, err := http.ReadRequest(br); err != nil {
-					break
-				}
-				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood")
-				if first {
-					<-poison
-					_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
-				}
+	r := newLimitedRig(t, topology.ClientLimits{})
+	r.drop("web", "web/1")
+	poison, ended, count := make(chan struct{}), make(chan struct{}), new(atomic.Int32)
+	r.raw("web", "web/2", func(c net.Conn, br *bufio.Reader) {
+		first := count.Add(1) == 1
+		for {
+			if _, err := http.ReadRequest(br); err != nil {
+				break
 			}
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood")
 			if first {
-				close(ended)
-			}
-		})
-		for n := range 3 {
-			if _, body := r.do("GET", "/", nil); body != "good" {
-				t.Errorf("request %d got %q", n+1, body)
-			}
-			if n == 0 {
-				close(poison)
-				<-ended
+				<-poison
+				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
 			}
 		}
-		if n := count.Load(); n != 2 {
-			t.Errorf("there were %d connections", n)
+		if first {
+			close(ended)
 		}
 	})
+	for n := range 3 {
+		if _, body := r.do("GET", "/", nil); body != "good" {
+			t.Errorf("request %d got %q", n+1, body)
+		}
+		if n == 0 {
+			close(poison)
+			<-ended
+		}
+	}
+	if n := count.Load(); n != 2 {
+		t.Errorf("there were %d connections", n)
+	}
 }
