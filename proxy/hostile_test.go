@@ -10,7 +10,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
 )
 
 // TestFloodLeavesTurns has clients send requests without end that the proxy answers itself. Others must get their turn.
