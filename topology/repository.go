@@ -14,6 +14,8 @@ var repository = &typ{
 		text := s.String()
 		scheme, rest, ok := strings.Cut(text, "://")
 		switch {
+		case !ok && strings.HasPrefix(text, "s3:"):
+			return nil, faultf("%q is not a repository; write s3://%s", text, strings.TrimPrefix(text, "s3:"))
 		case !ok, scheme == "file":
 			if !ok {
 				rest = text

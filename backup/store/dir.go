@@ -60,11 +60,12 @@ func (d *dir) put(target string, data []byte) error {
 	if err := makeDir(tmp); err != nil {
 		return err
 	}
-	d.sweep.Do(func() { removeOlder(tmp, 24*time.Hour) })
+	d.sweep.Do(func() { removeAbandoned(tmp) })
 	f, err := os.CreateTemp(tmp, "")
 	if err != nil {
 		return err
 	}
+	_ = unix.Flock(int(f.Fd()), unix.LOCK_EX) // tells others that someone still writes, where files can be locked
 	_, err = f.Write(data)
 	if err == nil {
 		err = f.Sync()
@@ -240,15 +241,35 @@ func syncDir(path string) error {
 	return nil
 }
 
-// removeOlder removes files that nobody has written to for longer than age. What cannot be removed stays.
-func removeOlder(path string, age time.Duration) {
+const (
+	unlockedAge = time.Minute    // between a file's creation and its lock is less
+	lockedAge   = 24 * time.Hour // where locks do not tell
+)
+
+// removeAbandoned removes files that nobody writes to any more. What cannot be removed stays.
+func removeAbandoned(path string) {
 	entries, err := os.ReadDir(path)
 	if err != nil {
 		return
 	}
 	for _, entry := range entries {
-		if info, err := entry.Info(); err == nil && time.Since(info.ModTime()) > age {
-			os.Remove(filepath.Join(path, entry.Name()))
+		info, err := entry.Info()
+		if err != nil || !info.Mode().IsRegular() || time.Since(info.ModTime()) < unlockedAge {
+			continue
+		}
+		name := filepath.Join(path, entry.Name())
+		if abandoned(name) || time.Since(info.ModTime()) > lockedAge {
+			os.Remove(name)
 		}
 	}
+}
+
+// abandoned tells whether a file surely has no writer: it could be locked.
+func abandoned(name string) bool {
+	f, err := os.OpenFile(name, os.O_RDWR|unix.O_NOFOLLOW, 0) // for writing, as locks of files in a network ask for it
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
 }

@@ -50,6 +50,13 @@ type Store interface {
 	String() string
 }
 
+// A Redundant is a Store that keeps a copy of each object in several.
+type Redundant interface {
+	Store
+	// Copies returns the stores that can be read, the preferred one first. They are not the caller's to close.
+	Copies() []Store
+}
+
 // An Object is one entry of a listing.
 type Object struct {
 	Name string
@@ -102,6 +109,8 @@ func parse(location string) (place, error) {
 	}
 	u, err := url.Parse(location)
 	switch {
+	case err == nil && u.Scheme == "s3" && u.Opaque != "":
+		return bad("write %s", withSlashes(u.Opaque))
 	case err != nil || u.Scheme != "s3":
 		return bad("write file:///absolute/path or s3://bucket/prefix")
 	case u.User != nil:
@@ -110,6 +119,16 @@ func parse(location string) (place, error) {
 		return bad("has a fragment (#%s); write %%23 for a # in a prefix", u.Fragment)
 	}
 	return parseS3(u, bad)
+}
+
+// withSlashes returns the URL for what someone has written behind s3: without slashes, as restic has it: a bucket and a prefix, maybe behind a server.
+func withSlashes(written string) string {
+	server, rest, ok := strings.Cut(written, "://")
+	if !ok {
+		return "s3://" + written
+	}
+	host, path, _ := strings.Cut(rest, "/")
+	return "s3://" + path + "?endpoint=" + server + "://" + host
 }
 
 func parseS3(u *url.URL, bad func(string, ...any) (place, error)) (place, error) {

@@ -73,21 +73,29 @@ func TestWhatInterruptedWritersLeaveIsSweptUp(t *testing.T) {
 	if err := os.Mkdir(tmp, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	old, fresh := filepath.Join(tmp, "old"), filepath.Join(tmp, "fresh")
-	for _, path := range []string{old, fresh} {
+	old, busy, fresh := filepath.Join(tmp, "old"), filepath.Join(tmp, "busy"), filepath.Join(tmp, "fresh")
+	for path, age := range map[string]time.Duration{old: 2 * time.Minute, busy: 2 * time.Minute, fresh: 0} {
 		if err := os.WriteFile(path, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
+		then := time.Now().Add(-age)
+		if err := os.Chtimes(path, then, then); err != nil {
+			t.Fatal(err)
+		}
 	}
-	yesterday := time.Now().Add(-48 * time.Hour)
-	if err := os.Chtimes(old, yesterday, yesterday); err != nil {
+	writer, err := os.Open(busy) // another process that still writes
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
+	if err := unix.Flock(int(writer.Fd()), unix.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
 	if err := open(t, "file://"+dir).Put(t.Context(), "a", nil, sha256.Sum256(nil)); err != nil {
 		t.Fatal(err)
 	}
 	left, err := filepath.Glob(tmp + "/*")
-	if err != nil || len(left) != 1 || left[0] != fresh {
+	if err != nil || len(left) != 2 || left[0] != busy || left[1] != fresh {
 		t.Errorf("left: %q, %v", left, err)
 	}
 }
@@ -132,6 +140,8 @@ func TestCheck(t *testing.T) {
 		"s3://bucket?path_style=maybe":     "path_style is true or false",
 		"s3://bucket?region=":              "parameter region needs exactly one value",
 		"s3://key:secret@bucket":           "credentials do not belong into the URL",
+		"s3:bucket/prefix":                 "write s3://bucket/prefix",
+		"s3:https://host:9000/bucket/a":    "write s3://bucket/a?endpoint=https://host:9000",
 		"gs://bucket":                      "write file:///absolute/path or s3://bucket/prefix",
 		"s3://bucket?region=a&region=b":    "parameter region needs exactly one value",
 		"s3://bucket/\x00":                 "write file:///absolute/path or s3:",
