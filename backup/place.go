@@ -135,7 +135,7 @@ func (p *place) enter(force bool) error {
 	var err error
 	switch vacancy := vacant(p.target); {
 	case vacancy == nil:
-		err = unix.Rename(p.content(), p.target) // package os refuses even an empty directory
+		err = move(p.content(), p.target)
 	case force:
 		err = p.exchange()
 	default:
@@ -151,6 +151,33 @@ func (p *place) enter(force bool) error {
 	return syncDir(filepath.Dir(p.target))
 }
 
+// move renames a directory or file, as package os does not where an empty directory is in the place. A directory that goes to
+// another is written to, as its entry ".." changes: one that its owner may not write to is made writable for the time.
+func move(from, to string) error {
+	restore, err := loosen(from)
+	if err != nil {
+		return err
+	}
+	if err := unix.Rename(from, to); err != nil {
+		return errors.Join(err, restore(from))
+	}
+	return restore(to)
+}
+
+// loosen makes what is at path, if it is a directory of this process's user, writable, and returns what makes it what it was, wherever it is then.
+func loosen(path string) (restore func(path string) error, err error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil, err
+	}
+	mode := info.Mode()
+	if !mode.IsDir() || mode&0o200 != 0 || os.Geteuid() == 0 {
+		return func(string) error { return nil }, nil
+	}
+	restore = func(path string) error { return os.Chmod(path, mode) }
+	return restore, os.Chmod(path, mode|0o200)
+}
+
 // exchange puts the content in the place of something else, which is kept. At no time is nothing in the place.
 func (p *place) exchange() error {
 	kept := p.target + ".pre-restore-" + time.Now().Format("20060102T150405")
@@ -158,12 +185,23 @@ func (p *place) exchange() error {
 		return fmt.Errorf("set aside %s: %s exists", p.target, kept)
 	}
 	swap := func() error {
-		return unix.Renameat2(unix.AT_FDCWD, p.content(), unix.AT_FDCWD, p.target, unix.RENAME_EXCHANGE)
+		tighten, err := loosen(p.content())
+		if err != nil {
+			return err
+		}
+		tightenTarget, err := loosen(p.target)
+		if err != nil {
+			return errors.Join(err, tighten(p.content()))
+		}
+		if err := unix.Renameat2(unix.AT_FDCWD, p.content(), unix.AT_FDCWD, p.target, unix.RENAME_EXCHANGE); err != nil {
+			return errors.Join(err, tighten(p.content()), tightenTarget(p.target))
+		}
+		return errors.Join(tighten(p.target), tightenTarget(p.content()))
 	}
 	err := swap()
 	if err == nil {
 		p.kept = p.content()
-		if err = os.Rename(p.content(), kept); err == nil {
+		if err = move(p.content(), kept); err == nil {
 			p.kept = kept
 			return nil
 		}
@@ -176,12 +214,12 @@ func (p *place) exchange() error {
 	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
 		return fmt.Errorf("exchange %s: %w", p.target, err)
 	}
-	if err := os.Rename(p.target, kept); err != nil { // a file system that cannot exchange
+	if err := move(p.target, kept); err != nil { // a file system that cannot exchange
 		return err
 	}
 	p.kept = kept
-	if err := os.Rename(p.content(), p.target); err != nil {
-		return errors.Join(err, os.Rename(kept, p.target))
+	if err := move(p.content(), p.target); err != nil {
+		return errors.Join(err, move(kept, p.target))
 	}
 	return nil
 }
@@ -192,13 +230,13 @@ func (p *place) leave() error {
 		return nil
 	}
 	p.entered = false
-	if err := os.Rename(p.target, p.content()); err != nil {
+	if err := move(p.target, p.content()); err != nil {
 		return err
 	}
 	if p.kept == "" {
 		return nil
 	}
-	return os.Rename(p.kept, p.target)
+	return move(p.kept, p.target)
 }
 
 // unstage removes the staging directories, with what has not been put in place.

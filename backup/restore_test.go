@@ -3,10 +3,14 @@ package backup
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -267,4 +271,73 @@ func TestLatestIsOfTheBackupsOwnPaths(t *testing.T) {
 	if _, err := Restore(t.Context(), quiet(t), spec, RestoreRequest{Snapshot: "latest"}); err == nil || !strings.Contains(err.Error(), "no such snapshot") {
 		t.Errorf("latest of paths that were never stored: %v", err)
 	}
+}
+
+// A directory that its owner may not write to changes its place too, as someone who is not root.
+func TestReadOnlyDirectoryIsPutInPlace(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can become someone else")
+	}
+	top := t.TempDir()
+	if err := os.Chmod(top, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	bin, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := filepath.Join(top, "test")
+	data, err := os.ReadFile(bin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(copied, data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for dir := filepath.Dir(top); dir != "/" && dir != "/tmp"; dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), copied, "readonly", filepath.Join(top, "work"))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// restoreReadOnly takes and restores a directory of mode 0555, into an empty place and over another such.
+func restoreReadOnly(top string) error {
+	data := filepath.Join(top, "data")
+	if err := os.MkdirAll(data, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(data, "file"), []byte("x"), 0o444); err != nil {
+		return err
+	}
+	if err := os.Chmod(data, 0o555); err != nil {
+		return err
+	}
+	log := slog.New(slog.DiscardHandler)
+	spec := topology.Backup{Name: "readonly", Paths: []string{data}, Repository: "file://" + filepath.Join(top, "repo"), PasswordFile: filepath.Join(top, "key")}
+	if _, err := Take(context.Background(), log, spec); err != nil {
+		return err
+	}
+	target := filepath.Join(top, "target")
+	for _, r := range []RestoreRequest{{Include: []string{data}, Force: true}, {Force: true, Target: target}, {Force: true, Target: target}} {
+		r.Snapshot = "latest"
+		done, err := Restore(context.Background(), log, spec, r)
+		if err != nil {
+			return err
+		}
+		for _, path := range append(done.Kept, data) {
+			if r.Target != "" && path != data {
+				continue
+			}
+			if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o555 {
+				return fmt.Errorf("%s: %v, %w", path, info, err)
+			}
+		}
+	}
+	return nil
 }
