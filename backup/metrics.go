@@ -60,8 +60,8 @@ func (m *metrics) forget(name string) {
 
 // states shows what Status says.
 type states struct {
-	backup                               *Backup
-	lastSuccess, nextRun, running, bytes *prometheus.Desc
+	backup                                        *Backup
+	lastSuccess, nextRun, running, bytes, partial *prometheus.Desc
 }
 
 func newStates(b *Backup) *states {
@@ -73,13 +73,14 @@ func newStates(b *Backup) *states {
 		lastSuccess: desc("last_success_timestamp_seconds", "When the newest snapshot was taken that has everything, if this process took one."),
 		nextRun:     desc("next_run_timestamp_seconds", "When the backup runs next by its schedule."),
 		running:     desc("running", "Whether a run is under way."),
+		partial:     desc("snapshot_partial", "Whether something is missing from the newest snapshot because it could not be read whole."),
 		bytes:       desc("snapshot_size_bytes", "Size of all files in the newest snapshot."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (s *states) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{s.lastSuccess, s.nextRun, s.running, s.bytes} {
+	for _, d := range []*prometheus.Desc{s.lastSuccess, s.nextRun, s.running, s.bytes, s.partial} {
 		out <- d
 	}
 }
@@ -98,6 +99,11 @@ func (s *states) Collect(out chan<- prometheus.Metric) {
 		}
 		if j.Newest != nil {
 			gauge(s.bytes, float64(j.Newest.Bytes))
+			partial := 0.0
+			if j.Newest.Partial {
+				partial = 1
+			}
+			gauge(s.partial, partial)
 		}
 		running := 0.0
 		if j.State == stateRunning {

@@ -43,7 +43,7 @@ func Restore(ctx context.Context, log *slog.Logger, spec topology.Backup, req Re
 		return nil, err
 	}
 	defer r.close()
-	s, err := find(ctx, r, spec, req.Snapshot)
+	s, err := find(ctx, log, r, spec, req.Snapshot)
 	if err != nil {
 		return nil, err
 	}
@@ -77,10 +77,16 @@ func Restore(ctx context.Context, log *slog.Logger, spec topology.Backup, req Re
 }
 
 // find returns the snapshot that is asked for.
-func find(ctx context.Context, r *repository, spec topology.Backup, which string) (*restic.Snapshot, error) {
-	all, err := r.Snapshots(ctx)
+func find(ctx context.Context, log *slog.Logger, r *repository, spec topology.Backup, which string) (*restic.Snapshot, error) {
+	all, damaged, err := r.ReadableSnapshots(ctx)
 	if err != nil {
 		return nil, err
+	}
+	for _, d := range damaged {
+		if which != "" && strings.HasPrefix(d.ID.String(), strings.ToLower(which)) {
+			return nil, d
+		}
+		log.Error("snapshot damaged, going on without it", "error", d)
 	}
 	if which == "latest" && len(spec.Paths) > 0 {
 		paths := slices.Sorted(slices.Values(spec.Paths))

@@ -26,6 +26,7 @@ type Snapshot struct {
 	Partial     bool      `json:"partial,omitempty"`
 	Unreadable  []string  `json:"unreadable,omitempty"` // what could not be read, with the reason
 	TookSeconds float64   `json:"took_seconds,omitempty"`
+	Damaged     string    `json:"damaged,omitempty"` // why nothing but the id can be read
 }
 
 func newSnapshot(s *restic.Snapshot) *Snapshot {
@@ -136,20 +137,23 @@ func forgettable(spec topology.Backup, hostname string) func([]*restic.Snapshot)
 	}
 }
 
-// List returns the snapshots in spec's repository, oldest first.
+// List returns the snapshots in spec's repository, oldest first, and behind them those that are damaged.
 func List(ctx context.Context, log *slog.Logger, spec topology.Backup) ([]Snapshot, error) {
 	r, err := open(ctx, log, spec)
 	if err != nil {
 		return nil, err
 	}
 	defer r.close()
-	all, err := r.Snapshots(ctx)
+	all, damaged, err := r.ReadableSnapshots(ctx)
 	if err != nil {
 		return nil, err
 	}
-	snapshots := make([]Snapshot, len(all))
-	for i, s := range all {
-		snapshots[i] = *newSnapshot(s)
+	snapshots := make([]Snapshot, 0, len(all)+len(damaged))
+	for _, s := range all {
+		snapshots = append(snapshots, *newSnapshot(s))
+	}
+	for _, d := range damaged {
+		snapshots = append(snapshots, Snapshot{ID: d.ID.String(), Damaged: d.Error()})
 	}
 	return snapshots, nil
 }

@@ -255,3 +255,59 @@ func TestKilled(t *testing.T) {
 	same(t, want, filepath.Join(target, spec.Paths[0]))
 	stock(t, strings.TrimPrefix(spec.Repository, "file://"), spec, "check") // takes the exclusive lock: no stale ones are left
 }
+
+// One damaged snapshot does not keep the others from being listed and restored, nor new ones from being taken.
+func TestDamagedSnapshotIsSkipped(t *testing.T) {
+	t.Parallel()
+	spec := newSpec(t, "orders")
+	damaged := mustTake(t, spec)
+	good := mustTake(t, spec)
+	repo := strings.TrimPrefix(spec.Repository, "file://")
+	if err := os.Truncate(filepath.Join(repo, "snapshots", damaged.ID), 20); err != nil {
+		t.Fatal(err)
+	}
+	mustTake(t, spec)
+	listed, err := List(t.Context(), quiet(t), spec)
+	if err != nil || len(listed) != 3 || listed[0].ID != good.ID || listed[2].ID != damaged.ID || !strings.Contains(listed[2].Damaged, "snapshot "+damaged.ID[:8]+" cannot be read") {
+		t.Errorf("listed: %+v, %v", listed, err)
+	}
+	for _, which := range []string{"latest", good.ID[:10]} {
+		if _, err := Restore(t.Context(), quiet(t), spec, RestoreRequest{Snapshot: which, Target: filepath.Join(t.TempDir(), "target")}); err != nil {
+			t.Errorf("restore %s: %v", which, err)
+		}
+	}
+	_, err = Restore(t.Context(), quiet(t), spec, RestoreRequest{Snapshot: damaged.ID[:10], Target: filepath.Join(t.TempDir(), "target")})
+	if !errors.Is(err, restic.ErrDamaged) || !strings.Contains(err.Error(), damaged.ID) {
+		t.Errorf("restore of the damaged one: %v", err)
+	}
+	spec.Retention.KeepLast = 1 // what the damaged one needs is not known
+	if _, forgetting, err := takeAndForget(t.Context(), quiet(t), spec); err != nil || !errors.Is(forgetting, restic.ErrDamaged) {
+		t.Errorf("retention beside a damaged snapshot: %v, %v", forgetting, err)
+	}
+}
+
+// A repository that has lost its config is not made anew over what is there.
+func TestLostConfigIsToldAndNotReplaced(t *testing.T) {
+	t.Parallel()
+	spec := newSpec(t, "orders")
+	mustTake(t, spec)
+	config := filepath.Join(strings.TrimPrefix(spec.Repository, "file://"), "config")
+	if err := os.Rename(config, config+".away"); err != nil {
+		t.Fatal(err)
+	}
+	for name, f := range map[string]func() error{
+		"take": func() error { _, err := Take(t.Context(), quiet(t), spec); return err },
+		"list": func() error { _, err := List(t.Context(), quiet(t), spec); return err },
+	} {
+		if err := f(); !errors.Is(err, restic.ErrDamaged) || !strings.Contains(err.Error(), "has lost its config") || !strings.Contains(err.Error(), "bring the object config back") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := os.Stat(config); err == nil {
+		t.Fatal("a new config was made")
+	}
+	if err := os.Rename(config+".away", config); err != nil {
+		t.Fatal(err)
+	}
+	mustTake(t, spec)
+}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -54,7 +55,7 @@ func (r *repositoryFlags) spec(paths []string) (topology.Backup, error) {
 		return spec, err
 	}
 	path, isFile := strings.CutPrefix(r.repository, "file://")
-	if isFile || !strings.Contains(r.repository, "://") {
+	if isFile || !resemblesURL(r.repository) {
 		if path, err = filepath.Abs(path); err != nil {
 			return spec, err
 		}
@@ -67,6 +68,13 @@ func (r *repositoryFlags) spec(paths []string) (topology.Backup, error) {
 		spec.Paths = append(spec.Paths, path)
 	}
 	return spec, nil
+}
+
+// resemblesURL tells whether text begins as a URL does, or as those repositories of restic that are no path. A path with a colon in its first
+// element is to be written with ./ before it.
+func resemblesURL(text string) bool {
+	scheme, _, ok := strings.Cut(text, ":")
+	return ok && scheme != "" && strings.Trim(scheme, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-") == ""
 }
 
 // backupSpec returns the backup that a command is about, and the arguments that are left: the first
@@ -110,7 +118,9 @@ func (c *cli) backupNowCommand() *cobra.Command {
 		Short: "Take a snapshot now",
 		Long: `Now has the running Mainstay take a snapshot for a backup of the topology and forget what its retention
 lets go. With --repository it needs no Mainstay: it takes a snapshot of the paths itself, and makes the
-repository, and the password file with a random password, if there is none.`,
+repository, and the password file with a random password, if there is none.
+
+The exit code is 3, as restic's, if the snapshot is partial: something could not be read whole.`,
 		Example: `  mainstay backup now orders
   mainstay backup now --repository /mnt/backup --password-file backup.key /var/lib/shop
   mainstay backup now --repository s3://backups/shop --password-file backup.key /var/lib/shop`,
@@ -123,10 +133,14 @@ repository, and the password file with a random password, if there is none.`,
 				return err
 			}
 			if c.json() {
-				return c.printJSON(snapshot)
+				err = c.printJSON(snapshot)
+			} else {
+				c.printSnapshot(snapshot)
 			}
-			c.printSnapshot(snapshot)
-			return nil
+			if err == nil && snapshot.Partial {
+				return &failure{ExitPartial, nil}
+			}
+			return err
 		},
 	}
 	c.takesFiles(command)
@@ -171,7 +185,7 @@ func (c *cli) backupListCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "list NAME | list --repository REPOSITORY --password-file FILE",
 		Short: "List the snapshots in a repository, oldest first",
-		Long:  "List reads the repository itself; it needs no running Mainstay.",
+		Long:  "List reads the repository itself; it needs no running Mainstay. Snapshots that are damaged are told on stderr, and the exit code is 1 then.",
 		Example: `  mainstay backup list orders
   mainstay backup list orders -o json | jq -r '.[-1].id'
   mainstay backup list --repository /mnt/backup --password-file backup.key`,
@@ -191,10 +205,14 @@ func (c *cli) backupListCommand() *cobra.Command {
 				return err
 			}
 			if c.json() {
-				return c.printJSON(append([]backup.Snapshot{}, snapshots...))
+				err = c.printJSON(append([]backup.Snapshot{}, snapshots...))
+			} else {
+				c.printSnapshots(snapshots)
 			}
-			c.printSnapshots(snapshots)
-			return nil
+			if err == nil && slices.ContainsFunc(snapshots, func(s backup.Snapshot) bool { return s.Damaged != "" }) {
+				return &failure{ExitFailed, nil}
+			}
+			return err
 		},
 	}
 	c.takesFiles(command)
@@ -211,10 +229,11 @@ func (c *cli) printSnapshots(snapshots []backup.Snapshot) {
 	t := newTable("SNAPSHOT", "TIME", "AGE", "FILES", "SIZE", "HOST", "PATHS")
 	for _, s := range snapshots {
 		id := shortID(s.ID)
-		if s.Partial {
-			id += " (partial)"
+		if s.Damaged != "" {
+			fmt.Fprintln(c.Err, s.Damaged)
+			continue
 		}
-		t.row(id, s.Time.Local().Format(time.DateTime), age(s.Time), strconv.FormatUint(s.Files, 10), size(s.Bytes), s.Hostname, strings.Join(s.Paths, " "))
+		t.row(id+partialMark(&s), s.Time.Local().Format(time.DateTime), age(s.Time), strconv.FormatUint(s.Files, 10), size(s.Bytes), s.Hostname, strings.Join(s.Paths, " "))
 	}
 	t.print(c.Out)
 }

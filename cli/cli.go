@@ -35,6 +35,7 @@ const (
 	ExitFailed      = 1
 	ExitUsage       = 2 // the command was used wrongly
 	ExitInvalid     = 3 // the topology has problems
+	ExitPartial     = 3 // of a snapshot that was taken: something is missing from it, as restic says it
 	ExitUnreachable = 4 // no Mainstay answers on the admin socket
 	ExitTimeout     = 5
 	ExitRefused     = 6 // understood, valid, and not done; nothing has changed

@@ -237,6 +237,8 @@ func TestRepositoryFlags(t *testing.T) {
 		"file://repo":              "file://" + dir + "/repo",
 		"file:///mnt/repo":         "file:///mnt/repo",
 		"s3://bucket/prefix?a=b/c": "s3://bucket/prefix?a=b/c",
+		"s3:bucket":                "s3:bucket", // which is refused, with how to write it
+		"./s3:bucket":              "file://" + dir + "/s3:bucket",
 	} {
 		spec, err := (&repositoryFlags{repository: repository, passwordFile: "key"}).spec([]string{"data"})
 		if err != nil {

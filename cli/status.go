@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mainstay/admin"
+	"mainstay/backup"
 	"mainstay/engine"
 	"mainstay/proxy"
 )
@@ -220,12 +221,20 @@ func busTable(s *admin.Status) *table {
 	return t
 }
 
+// partialMark marks the id of a snapshot from which something is missing.
+func partialMark(s *backup.Snapshot) string {
+	if s.Partial {
+		return " (partial)"
+	}
+	return ""
+}
+
 func backupsTable(s *admin.Status) *table {
 	t := newTable("BACKUP", "STATE", "NEWEST", "AGE", "FILES", "SIZE", "NEXT", "RUNS", "FAILURES")
 	for _, job := range s.Backups {
 		newest, old, files, bytes, next := "-", "-", "-", "-", "by hand"
 		if n := job.Newest; n != nil {
-			newest, old, files, bytes = shortID(n.ID), age(n.Time), strconv.FormatUint(n.Files, 10), size(n.Bytes)
+			newest, old, files, bytes = shortID(n.ID)+partialMark(n), age(n.Time), strconv.FormatUint(n.Files, 10), size(n.Bytes)
 		}
 		if !job.NextRun.IsZero() {
 			next = "in " + duration(time.Until(job.NextRun))

@@ -47,9 +47,12 @@ func (r *Repository) backup(ctx context.Context, req BackupRequest) (*Snapshot, 
 		Hostname: r.who.hostname, Username: r.who.username, UID: r.who.uid, GID: r.who.gid,
 		Summary: &Summary{BackupStart: time.Now()},
 	}
-	snapshots, err := r.Snapshots(ctx)
+	snapshots, damaged, err := r.ReadableSnapshots(ctx)
 	if err != nil {
 		return nil, err
+	}
+	for _, d := range damaged {
+		r.log.Error("snapshot damaged, going on without it", "error", d)
 	}
 	x, err := r.loadIndex(ctx)
 	if err != nil {

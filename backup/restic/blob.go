@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+
+	"mainstay/backup/store"
 )
 
 // openBlob returns the plain content of a blob, verified. It overwrites sealed, of which the result may be a part.
@@ -21,9 +23,21 @@ func (r *Repository) openBlob(id ID, sealed []byte, plainLength uint32) ([]byte,
 		err = fmt.Errorf("content does not match its hash")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open blob %s: %w", id.Short(), err)
+		return nil, fmt.Errorf("open blob %s: %w: %w", id.Short(), ErrDamaged, err)
 	}
 	return plain, nil
+}
+
+// rescueBlob reads a blob, sealed and plain, from a mirror on which it is sound. err is what is wrong with the one that was read.
+func (r *Repository) rescueBlob(ctx context.Context, pack ID, b packedBlob, err error) (sealed, plain []byte, _ error) {
+	err = r.rescue(ctx, packName(pack), err, func(s store.Store) error {
+		var err error
+		if sealed, err = s.Get(ctx, packName(pack), int64(b.Offset), int64(b.Length)); err == nil {
+			plain, err = r.openBlob(b.ID, slices.Clone(sealed), b.Plain)
+		}
+		return err
+	})
+	return sealed, plain, err
 }
 
 // A treeReader reads directories. Trees are small and stored in the order in which they are asked for, so it
@@ -74,10 +88,15 @@ func (t *treeReader) load(ctx context.Context, id ID) ([]byte, error) {
 	})
 	if f.err != nil {
 		t.drop(f)
-		return nil, f.err
+		_, plain, err := t.repo.rescueBlob(ctx, p.pack, p.packedBlob, f.err)
+		return plain, err
 	}
 	sealed := slices.Clone(f.data[p.Offset-f.from : p.Offset-f.from+p.Length])
-	return t.repo.openBlob(id, sealed, p.Plain)
+	plain, err := t.repo.openBlob(id, sealed, p.Plain)
+	if err != nil {
+		_, plain, err = t.repo.rescueBlob(ctx, p.pack, p.packedBlob, err)
+	}
+	return plain, err
 }
 
 // stretch returns one that has the blob at p.

@@ -2,6 +2,7 @@ package restic
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"sync"
@@ -119,13 +120,17 @@ func (x *index) hasAll(t BlobType, ids []ID) bool {
 	return true
 }
 
-// loadIndex reads all index files. Snapshots whose blobs are to be found must have been listed before.
+// loadIndex reads all index files. Snapshots whose blobs are to be found must have been listed before. What a damaged file tells of is
+// not found, and to be stored anew.
 func (r *Repository) loadIndex(ctx context.Context) (*index, error) {
 	x := newIndex()
-	err := r.eachIndexFile(ctx, func(_ ID, f *indexFile) {
+	add := func(_ ID, f *indexFile) {
 		for _, p := range f.Packs {
 			x.add(p)
 		}
+	}
+	err := r.eachIndexFile(ctx, add, func(_ ID, err error) {
+		r.log.Error("index file damaged, going on without it", "error", err)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("load index: %w", err)
@@ -133,23 +138,30 @@ func (r *Repository) loadIndex(ctx context.Context) (*index, error) {
 	return x, nil
 }
 
-// eachIndexFile calls f with every index file, one after the other.
-func (r *Repository) eachIndexFile(ctx context.Context, f func(id ID, file *indexFile)) error {
+// eachIndexFile calls f with every index file, one after the other, and damaged with those that cannot be read; one is an error if damaged is nil.
+func (r *Repository) eachIndexFile(ctx context.Context, f func(id ID, file *indexFile), damaged func(id ID, err error)) error {
 	var mu sync.Mutex
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(4)
 	err := r.eachObject(ctx, "index", func(id ID, o store.Object) {
 		group.Go(func() error {
 			var file indexFile
-			if err := r.getJSON(ctx, o, maxIndex, &file); err != nil {
-				return err
-			}
-			if err := file.check(); err != nil {
-				return fmt.Errorf("%s: %w", o.Name, err)
+			err := r.getJSON(ctx, o, maxIndex, &file)
+			if err == nil {
+				if err = file.check(); err != nil {
+					err = fmt.Errorf("%s is %w: %w", o.Name, ErrDamaged, err)
+				}
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			f(id, &file)
+			switch {
+			case err == nil:
+				f(id, &file)
+			case errors.Is(err, ErrDamaged) && damaged != nil:
+				damaged(id, err)
+			default:
+				return err
+			}
 			return nil
 		})
 	})

@@ -25,7 +25,8 @@ type plan struct {
 	entries  []restoredEntry // all but files with content; directories before what is in them
 	packs    [][]use         // by pack, in the order in which files need them
 	numbers  map[ID]int      // of packs
-	links    map[inode]*restoredFile
+	onto     uint64          // the device that what is planned now is restored to
+	links    map[inode]firstName
 	zero     ID // of a chunk of zeros
 	restored Restored
 }
@@ -37,15 +38,21 @@ type use struct {
 	at   int64 // in the file
 }
 
-// An inode tells files with several names from others.
-type inode struct{ device, number uint64 }
+// An inode tells what has several names from the rest. Names can be shared only within the file system that they are restored to.
+type inode struct{ onto, device, number uint64 }
+
+// A firstName is what the other names of an inode are linked to.
+type firstName struct {
+	path string
+	node *Node
+}
 
 // A restoredEntry is anything but a file with content.
 type restoredEntry struct {
 	path string
 	node *Node
-	same *restoredFile // the file of which this is another name
-	hole int64         // length of a file of zeros
+	same string // what this is another name of; may be empty
+	hole int64  // length of a file of zeros
 }
 
 // A restoredFile is a file with content. Its parts are written in any order.
@@ -62,13 +69,18 @@ type restoredFile struct {
 func newPlan(r *Repository, x *index) *plan {
 	return &plan{
 		repo: r, index: x, trees: &treeReader{repo: r, index: x},
-		numbers: map[ID]int{}, links: map[inode]*restoredFile{}, zero: sha256.Sum256(make([]byte, minChunk)),
+		numbers: map[ID]int{}, links: map[inode]firstName{}, zero: sha256.Sum256(make([]byte, minChunk)),
 	}
 }
 
 // add plans what p asks for of the snapshot with the given tree, and returns how many bytes it needs on the disk.
 func (p *plan) add(ctx context.Context, tree ID, where Placement) (need uint64, err error) {
 	filter := newFilter(where.Include)
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Dir(where.To), &st); err != nil {
+		return 0, fmt.Errorf("look at %s: %w", filepath.Dir(where.To), err)
+	}
+	p.onto = st.Dev
 	var found *Node
 	if path.Clean(where.From) == "/" {
 		now := time.Now()
@@ -140,7 +152,7 @@ func (p *plan) node(ctx context.Context, from, to string, n *Node, filter *filte
 	case File:
 		return p.file(to, n, need)
 	case Symlink, Device, CharDevice, Fifo:
-		p.entries = append(p.entries, restoredEntry{path: to, node: n})
+		p.entries = append(p.entries, restoredEntry{path: to, node: n, same: p.firstName(to, n)})
 	case Socket: // means nothing without its process
 	default:
 		p.repo.log.Warn("left out, as it is of an unknown type", "path", to, "type", string(n.Type))
@@ -148,15 +160,31 @@ func (p *plan) node(ctx context.Context, from, to string, n *Node, filter *filte
 	return nil
 }
 
+// firstName returns the path of which to is another name. The first of them has none, and is noted.
+func (p *plan) firstName(to string, n *Node) string {
+	several := n.Links > 1 || n.Type == Fifo && n.DeviceID != 0 // restic counts no names of a fifo
+	if !several || n.Inode == 0 {
+		return ""
+	}
+	id := inode{p.onto, n.DeviceID, n.Inode}
+	first, ok := p.links[id]
+	if !ok {
+		p.links[id] = firstName{to, n}
+		return ""
+	}
+	// A number that was given to another file while the snapshot was taken says nothing.
+	if first.node.Type != n.Type || first.node.LinkTarget != n.LinkTarget || first.node.Device != n.Device || !slices.Equal(first.node.Content, n.Content) {
+		return ""
+	}
+	return first.path
+}
+
 // file plans a file: which of its parts come from where.
 func (p *plan) file(to string, n *Node, need *uint64) error {
 	p.restored.Files++
-	id := inode{n.DeviceID, n.Inode}
-	if n.Links > 1 && n.Inode != 0 {
-		if first := p.links[id]; first != nil && slices.Equal(first.node.Content, n.Content) {
-			p.entries = append(p.entries, restoredEntry{path: to, node: n, same: first})
-			return nil
-		}
+	if first := p.firstName(to, n); first != "" {
+		p.entries = append(p.entries, restoredEntry{path: to, node: n, same: first})
+		return nil
 	}
 	f := &restoredFile{path: to, node: n}
 	for _, blob := range n.Content {
@@ -174,9 +202,6 @@ func (p *plan) file(to string, n *Node, need *uint64) error {
 	p.restored.Bytes += uint64(f.size)
 	if f.pending.Load() == 0 {
 		p.entries = append(p.entries, restoredEntry{path: to, node: n, hole: f.size})
-	}
-	if n.Links > 1 {
-		p.links[id] = f
 	}
 	return nil
 }

@@ -127,7 +127,7 @@ func (p *pruner) inventory(ctx context.Context) error {
 			}
 			p.index.add(pack)
 		}
-	})
+	}, nil)
 	if err != nil {
 		return err
 	}
@@ -325,6 +325,9 @@ func (p *pruner) neededOf(ctx context.Context, s *storedPack) iter.Seq2[sealedBl
 				if err == nil {
 					sealed = data[b.Offset-start:][:b.Length]
 					_, err = p.repo.openBlob(b.ID, slices.Clone(sealed), b.Plain)
+				}
+				if err != nil {
+					sealed, _, err = p.repo.rescueBlob(ctx, s.id, b, err)
 				}
 				if !yield(sealedBlob{b, sealed}, err) || err != nil {
 					return

@@ -18,12 +18,15 @@
 package restic
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/user"
@@ -41,6 +44,8 @@ var (
 	ErrNoRepository = errors.New("no repository there")
 	// ErrWrongPassword is in the error of Open when no key of the repository has this password.
 	ErrWrongPassword = errors.New("wrong password, or no key of this repository is for it")
+	// ErrDamaged is in the error of a call that has read something other than was once stored.
+	ErrDamaged = errors.New("damaged")
 )
 
 // Limits of what is read whole.
@@ -60,6 +65,9 @@ type Repository struct {
 	log    *slog.Logger
 	key    *sealKey
 	config config
+	// sealedConfig is config as it is stored.
+	sealedConfig []byte
+
 	who    identity
 	settle time.Duration // see lockSettle
 	zip    *zstd.Encoder
@@ -98,12 +106,25 @@ func Exists(ctx context.Context, s store.Store) (bool, error) {
 	}
 	_, err := s.Stat(ctx, "config")
 	if errors.Is(err, store.ErrNotExist) {
-		return false, nil
+		return false, orphaned(ctx, s)
 	}
 	if err != nil {
 		return false, fmt.Errorf("look for repository %s: %w", s, err)
 	}
 	return true, nil
+}
+
+// orphaned returns an error if s, which has no config, has what only a repository has. A key alone may be what is left of an interrupted Create.
+func orphaned(ctx context.Context, s store.Store) error {
+	for _, dir := range []string{"snapshots", "index", "data"} {
+		for o, err := range s.List(ctx, dir) {
+			if err != nil {
+				return fmt.Errorf("look for repository %s: %w", s, err)
+			}
+			return fmt.Errorf("repository %s has lost its config, though it has %s: %w; bring the object config back from a copy or a mirror of it, or name an empty place", s, o.Name, ErrDamaged)
+		}
+	}
+	return nil
 }
 
 // Create makes a repository in s and opens it. The error is store.ErrExist if there is one, made by another meanwhile. The store remains the caller's to close.
@@ -160,8 +181,8 @@ func (r *Repository) createConfig(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	sealed := r.key.seal(nil, plain)
-	return r.store.Put(ctx, "config", sealed, sha256.Sum256(sealed))
+	r.sealedConfig = r.key.seal(nil, plain)
+	return r.store.Put(ctx, "config", r.sealedConfig, sha256.Sum256(r.sealedConfig))
 }
 
 // Open opens the repository in s. The error is ErrNoRepository or ErrWrongPassword where that is what is wrong.
@@ -185,36 +206,70 @@ func newRepository(log *slog.Logger, s store.Store) *Repository {
 
 func (r *Repository) open(ctx context.Context, password string) error {
 	keys, keyErr := r.openKeys(ctx, password)
-	if keyErr != nil && !errors.Is(keyErr, ErrWrongPassword) {
+	if keyErr != nil && !errors.Is(keyErr, ErrWrongPassword) && !errors.Is(keyErr, ErrNoRepository) {
 		return keyErr
 	}
-	size, err := r.store.Stat(ctx, "config")
-	if errors.Is(err, store.ErrNotExist) {
-		return ErrNoRepository
+	_, err := r.store.Stat(ctx, "config")
+	switch {
+	case errors.Is(err, store.ErrNotExist):
+		return cmp.Or(orphaned(ctx, r.store), ErrNoRepository)
+	case err != nil:
+		return err
+	case errors.Is(keyErr, ErrNoRepository):
+		return fmt.Errorf("%w: it has lost its keys; bring the objects in keys back from a copy or a mirror of it", ErrDamaged)
+	case keyErr != nil:
+		return keyErr
 	}
+	err = r.readConfig(ctx, r.store, keys)
+	if err != nil {
+		err = r.rescue(ctx, "config", err, func(s store.Store) error { return r.readConfig(ctx, s, keys) })
+	}
+	if err != nil {
+		return fmt.Errorf("read config: %w", err)
+	}
+	return nil
+}
+
+// readConfig reads the config in s, which one of the keys opens.
+func (r *Repository) readConfig(ctx context.Context, s store.Store, keys []*sealKey) error {
+	size, err := s.Stat(ctx, "config")
 	if err != nil {
 		return err
 	}
-	if keyErr != nil {
-		return keyErr
-	}
 	if size > maxConfig {
-		return fmt.Errorf("config of %d bytes", size)
+		return fmt.Errorf("%w: it has %d bytes", ErrDamaged, size)
 	}
-	sealed, err := r.store.Get(ctx, "config", 0, size)
+	sealed, err := s.Get(ctx, "config", 0, size)
 	if err != nil {
 		return err
 	}
 	for _, key := range keys {
-		var plain []byte
-		if plain, err = key.open(append([]byte(nil), sealed...)); err == nil {
-			r.key = key
-			if err = json.Unmarshal(plain, &r.config); err == nil {
-				return r.config.check()
-			}
+		c, openErr := openConfig(key, sealed)
+		if openErr == nil {
+			r.key, r.config, r.sealedConfig = key, *c, sealed
+			return r.config.check()
 		}
+		err = openErr
 	}
-	return fmt.Errorf("read config: %w", err)
+	return err
+}
+
+func openConfig(key *sealKey, sealed []byte) (*config, error) {
+	plain, err := key.open(bytes.Clone(sealed))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	var c config
+	return &c, json.Unmarshal(plain, &c)
+}
+
+// Config returns the object config as it is to be in every mirror of the repository.
+func (r *Repository) Config() []byte { return r.sealedConfig }
+
+// Owns tells whether sealed is the config of a repository with the same id: one that this one's key opens.
+func (r *Repository) Owns(sealed []byte) bool {
+	c, err := openConfig(r.key, sealed)
+	return err == nil && c.ID == r.config.ID
 }
 
 func (c *config) check() error {
@@ -232,18 +287,24 @@ func (c *config) check() error {
 // openKeys returns the master keys to which the password opens the way: one, unless the creation of the repository was interrupted.
 func (r *Repository) openKeys(ctx context.Context, password string) ([]*sealKey, error) {
 	var keys []*sealKey
+	var damaged error
 	tried := 0
 	for object, err := range r.store.List(ctx, "keys") {
 		if err != nil {
 			return nil, err
 		}
-		if _, err := ParseID(path.Base(object.Name)); err != nil || object.Size > maxKeyFile {
+		if _, err := ParseID(path.Base(object.Name)); err != nil {
 			continue
 		}
 		if tried++; tried > maxKeys {
 			break
 		}
-		data, err := r.get(ctx, object)
+		data, err := r.get(ctx, object, maxKeyFile)
+		if errors.Is(err, ErrDamaged) {
+			r.log.Error("key file damaged, going on without it", "error", err)
+			damaged = err
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -257,6 +318,8 @@ func (r *Repository) openKeys(ctx context.Context, password string) ([]*sealKey,
 	switch {
 	case len(keys) > 0:
 		return keys, nil
+	case damaged != nil: // it may have been the one
+		return nil, damaged
 	case tried > 0:
 		return nil, ErrWrongPassword
 	}
@@ -274,16 +337,55 @@ func packName(id ID) string {
 	return "data/" + name[:2] + "/" + name
 }
 
-// get reads an object whole and compares it with its name.
-func (r *Repository) get(ctx context.Context, object store.Object) ([]byte, error) {
-	data, err := r.store.Get(ctx, object.Name, 0, object.Size)
+// get reads an object whole, of at most limit bytes, and compares it with its name. The error is ErrDamaged if no copy matches.
+func (r *Repository) get(ctx context.Context, object store.Object, limit int64) ([]byte, error) {
+	data, err := getWhole(ctx, r.store, object, limit)
+	if err != nil && !errors.Is(err, store.ErrNotExist) {
+		err = r.rescue(ctx, object.Name, err, func(s store.Store) error {
+			size, err := s.Stat(ctx, object.Name)
+			if err == nil {
+				data, err = getWhole(ctx, s, store.Object{Name: object.Name, Size: size}, limit)
+			}
+			return err
+		})
+	}
+	return data, err
+}
+
+func getWhole(ctx context.Context, s store.Store, object store.Object, limit int64) ([]byte, error) {
+	if object.Size > limit {
+		return nil, fmt.Errorf("%s is %w: its %d bytes are over the limit of %d", object.Name, ErrDamaged, object.Size, limit)
+	}
+	data, err := s.Get(ctx, object.Name, 0, object.Size)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
 	if err != nil {
 		return nil, err
 	}
 	if ID(sha256.Sum256(data)).String() != path.Base(object.Name) {
-		return nil, fmt.Errorf("%s is damaged: its content does not match its name", object.Name)
+		return nil, fmt.Errorf("%s is %w: its content does not match its name", object.Name, ErrDamaged)
 	}
 	return data, nil
+}
+
+// rescue calls read with each store that has a copy of what is in the repository's, until one has what is wanted. err is what was wrong
+// with the first, and returned if it is wrong with all.
+func (r *Repository) rescue(ctx context.Context, name string, err error, read func(s store.Store) error) error {
+	redundant, ok := r.store.(store.Redundant)
+	if !ok {
+		return err
+	}
+	for _, s := range redundant.Copies() {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if read(s) == nil {
+			r.log.Warn("object damaged or lost, read from a mirror", "object", name, "mirror", s.String(), "error", err)
+			return nil
+		}
+	}
+	return err
 }
 
 // putNamed stores an object that may be there already, as its name is its hash.
@@ -313,10 +415,7 @@ const unpackedZstd = 2
 
 // getJSON reads a document that putJSON, or restic, has stored.
 func (r *Repository) getJSON(ctx context.Context, object store.Object, limit int64, document any) error {
-	if object.Size > limit {
-		return fmt.Errorf("%s of %d bytes is over the limit of %d", object.Name, object.Size, limit)
-	}
-	sealed, err := r.get(ctx, object)
+	sealed, err := r.get(ctx, object, limit)
 	if err != nil {
 		return err
 	}
@@ -324,8 +423,8 @@ func (r *Repository) getJSON(ctx context.Context, object store.Object, limit int
 	if err == nil {
 		err = json.Unmarshal(plain, document)
 	}
-	if err != nil {
-		return fmt.Errorf("read %s: %w", object.Name, err)
+	if err != nil { // though it is what was stored
+		return fmt.Errorf("read %s: %w: %w", object.Name, ErrDamaged, err)
 	}
 	return nil
 }

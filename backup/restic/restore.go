@@ -128,8 +128,10 @@ func (r *restorer) run(ctx context.Context) error {
 func (r *restorer) make(e restoredEntry) error {
 	var err error
 	switch {
-	case e.same != nil:
-		return os.Link(e.same.path, e.path) // shares its attributes too
+	case e.same != "": // shares its attributes too
+		if err = os.Link(e.same, e.path); err == nil {
+			return nil
+		}
 	case e.node.Type == File:
 		err = createHole(e.path, e.hole)
 	case e.node.Type == Symlink:
@@ -141,7 +143,8 @@ func (r *restorer) make(e restoredEntry) error {
 	case e.node.Type == CharDevice:
 		err = unix.Mknod(e.path, unix.S_IFCHR|0o600, int(e.node.Device))
 	}
-	if errors.Is(err, unix.EPERM) && os.Geteuid() != 0 && e.node.Device != 0 {
+	leftOut := errors.Is(err, unix.EPERM) || e.same != "" && errors.Is(err, unix.ENOENT) // it, or what it is another name of
+	if leftOut && os.Geteuid() != 0 && (e.node.Type == Device || e.node.Type == CharDevice) {
 		r.repo.log.Warn("device left out, only root may make it", "path", e.path)
 		return nil
 	}
@@ -219,6 +222,9 @@ func (r *restorer) writeBlobs(ctx context.Context, uses []use, end int64) error 
 		if i == 0 || u.ID != uses[i-1].ID { // of several uses of one blob the first opens it
 			sealed := data[u.Offset-first.Offset:][:u.Length]
 			if plain, err = r.repo.openBlob(u.ID, sealed, u.Plain); err != nil {
+				_, plain, err = r.repo.rescueBlob(ctx, u.pack, u.packedBlob, err)
+			}
+			if err != nil {
 				return fmt.Errorf("pack %s: %w", first.pack.Short(), err)
 			}
 		}

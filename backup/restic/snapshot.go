@@ -66,38 +66,64 @@ type Summary struct {
 // ErrNoSnapshot is in the error of Find when none matches.
 var ErrNoSnapshot = errors.New("no such snapshot")
 
-// Snapshots returns all snapshots, oldest first.
+// A DamagedSnapshot is one of which nothing but the id can be read.
+type DamagedSnapshot struct {
+	ID  ID
+	Err error // why
+}
+
+func (d *DamagedSnapshot) Error() string {
+	return fmt.Sprintf("snapshot %s cannot be read: %v; bring it back from a copy, or remove the object snapshots/%s to give it up", d.ID.Short(), d.Err, d.ID)
+}
+
+// Unwrap returns ErrDamaged beside why.
+func (d *DamagedSnapshot) Unwrap() []error { return []error{ErrDamaged, d.Err} }
+
+// Snapshots returns all snapshots, oldest first. That one is damaged is an error: who removes what no snapshot needs must know all.
 func (r *Repository) Snapshots(ctx context.Context) ([]*Snapshot, error) {
+	all, damaged, err := r.ReadableSnapshots(ctx)
+	if err == nil && len(damaged) > 0 {
+		err = fmt.Errorf("list snapshots: %w", damaged[0])
+	}
+	return all, err
+}
+
+// ReadableSnapshots returns the snapshots that can be read, oldest first, and those that cannot, by id.
+func (r *Repository) ReadableSnapshots(ctx context.Context) ([]*Snapshot, []*DamagedSnapshot, error) {
 	var mu sync.Mutex
 	var all []*Snapshot
+	var damaged []*DamagedSnapshot
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(8)
 	err := r.eachObject(groupCtx, "snapshots", func(id ID, o store.Object) {
 		group.Go(func() error {
 			s := &Snapshot{ID: id}
 			err := r.getJSON(groupCtx, o, maxSnapshot, s)
-			if errors.Is(err, store.ErrNotExist) {
-				return nil // forgotten since it was listed
-			}
-			if err != nil {
-				return err
-			}
-			if s.Tree == nil {
-				return fmt.Errorf("snapshot %s has no tree", id.Short())
+			if err == nil && s.Tree == nil {
+				err = fmt.Errorf("%w: it has no tree", ErrDamaged)
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			all = append(all, s)
+			switch {
+			case errors.Is(err, store.ErrNotExist): // forgotten since it was listed
+			case errors.Is(err, ErrDamaged):
+				damaged = append(damaged, &DamagedSnapshot{id, err})
+			case err != nil:
+				return err
+			default:
+				all = append(all, s)
+			}
 			return nil
 		})
 	})
 	if err = cmp.Or(group.Wait(), err); err != nil {
-		return nil, fmt.Errorf("list snapshots: %w", err)
+		return nil, nil, fmt.Errorf("list snapshots: %w", err)
 	}
+	slices.SortFunc(damaged, func(a, b *DamagedSnapshot) int { return slices.Compare(a.ID[:], b.ID[:]) })
 	slices.SortFunc(all, func(a, b *Snapshot) int {
 		return cmp.Or(a.Time.Compare(b.Time), slices.Compare(a.ID[:], b.ID[:]))
 	})
-	return all, nil
+	return all, damaged, nil
 }
 
 // Find returns the one snapshot whose id begins with prefix, or the newest for "latest".

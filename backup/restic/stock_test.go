@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 func TestStockReadsOurs(t *testing.T) {
@@ -291,4 +292,41 @@ func sameTree(t *testing.T, r *Repository, path, id1, id2 string) {
 	if *trees[0] != *trees[1] {
 		t.Errorf("the same directory became two trees, %s and %s", trees[0], trees[1])
 	}
+}
+
+// Links and fifos may have several names too.
+func TestEveryKindOfHardLinkIsRestored(t *testing.T) {
+	t.Parallel()
+	r, dir := newRepo(t)
+	tree := filepath.Join(t.TempDir(), "tree")
+	if err := os.Mkdir(tree, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	in := func(name string) string { return filepath.Join(tree, name) }
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.Symlink("nowhere", in("soft")))
+	must(unix.Mkfifo(in("fifo"), 0o600))
+	must(os.WriteFile(in("file"), []byte("x"), 0o600))
+	must(os.WriteFile(in("zeros"), make([]byte, 1<<20), 0o600))
+	for _, name := range []string{"soft", "fifo", "file", "zeros"} {
+		must(os.Link(in(name), in(name+"-again")))
+	}
+	s := backup(t, r, tree)
+	checkStock(t, dir)
+	to := restore(t, r, s, tree)
+	for _, name := range []string{"soft", "fifo", "file", "zeros"} {
+		first, err := os.Lstat(filepath.Join(to, name))
+		must(err)
+		second, err := os.Lstat(filepath.Join(to, name+"-again"))
+		must(err)
+		if !os.SameFile(first, second) {
+			t.Errorf("%s: the two names are two files", name)
+		}
+	}
+	same(t, tree, to)
 }
